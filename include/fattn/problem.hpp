@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "fattn/export.hpp"
+#include "fattn/kv_cache.hpp"
+#include "fattn/mask.hpp"
+#include "fattn/score.hpp"
+#include "fattn/tensor.hpp"
+
+namespace fattn {
+
+enum class Pass : std::uint8_t { forward, backward, decode };
+
+enum class Operand : std::uint8_t { q, k, v, o, dout, dq, dk, dv };
+
+// Strides of the tensors that are not contiguous in [batch, seqlen, heads, head_dim] (packed: [total, heads, head_dim]).
+struct Layouts {
+  std::optional<Strides> q, k, v, o, dout, dq, dk, dv;
+  friend bool operator==(const Layouts&, const Layouts&) = default;
+};
+
+// Granularity of the factors that turn e4m3 values back into real ones.
+enum class DescaleKind : std::uint8_t { none, tensor, head, block };
+struct Descale {
+  DescaleKind kind = DescaleKind::none;
+  std::int64_t block_q = 0;  // rows that share a factor when kind is block
+  std::int64_t block_k = 0;
+  friend bool operator==(const Descale&, const Descale&) = default;
+};
+
+// One attention computation without its data: shapes, strides, kinds and extents of options, never a pointer.
+// A plain value: compare it, copy it, print it, use its text as a key.
+struct Problem {
+  Pass pass = Pass::forward;
+  DType dtype = DType::bf16;       // of q, k, v, dout
+  std::optional<DType> out_dtype;  // of o, dq, dk, dv; unset: dtype, or bf16 when dtype is e4m3
+
+  std::int64_t batch = 1;
+  std::int64_t heads_q = 1;
+  std::int64_t heads_kv = 1;    // divides heads_q: query head h reads key/value head h / (heads_q / heads_kv)
+  std::int64_t seqlen_q = 1;    // packed: the longest sequence
+  std::int64_t seqlen_k = 1;    // packed: the longest sequence; 0 is allowed
+  std::int64_t head_dim = 64;   // of q and k
+  std::int64_t head_dim_v = 0;  // of v and o; 0: head_dim
+
+  // Set: q, o (k, v) are packed [total, heads, head_dim], cu_seqlens_q (cu_seqlens_k) in Buffers say where sequences begin.
+  std::optional<std::int64_t> total_q;
+  std::optional<std::int64_t> total_k;
+  bool seqused_q = false;  // Buffers::seqused_q [batch] says how many rows of each sequence count
+  bool seqused_k = false;
+
+  Layouts strides;
+  std::int64_t alignment = 16;  // bytes: every tensor's address is a multiple
+
+  std::optional<double> softmax_scale;  // unset: 1 / sqrt(head_dim)
+  Mask mask;
+  Score score;
+  bool sinks = false;   // one logit a query head that enters the denominator only
+  double dropout = 0;   // probability that a weight is dropped, in [0, 1)
+  Descale descale;
+
+  bool return_lse = false;        // forward writes lse; backward always reads it
+  bool return_max_logit = false;  // forward writes the largest scaled score of each query head
+  bool dlse = false;              // backward reads a gradient of lse
+  bool dbias = false;             // backward writes dBias
+  bool dsink = false;             // backward writes dSink
+
+  bool deterministic = false;    // the same bits on every run
+  bool batch_invariant = false;  // a sequence's bits do not depend on the rest of the batch
+
+  std::optional<KvCache> kv_cache;
+
+  friend bool operator==(const Problem&, const Problem&) = default;
+};
+
+// Derived facts, so that no one writes them twice.
+FATTN_EXPORT DType output_dtype(const Problem& problem);
+FATTN_EXPORT std::int64_t head_dim_v(const Problem& problem);
+FATTN_EXPORT double softmax_scale(const Problem& problem);
+FATTN_EXPORT Strides strides(const Problem& problem, Operand operand);
+// Sum over heads of visible (query, key) pairs, exact for dense problems, all sequences at full length for packed ones.
+FATTN_EXPORT double visible_pairs(const Problem& problem);
+// Multiply-adds count two: forward 2 * pairs * (d + dv), backward 2 * pairs * (3 d + 2 dv).
+FATTN_EXPORT double flops(const Problem& problem);
+
+// Throws Error(invalid_argument) naming the argument, the value and the nearest supported value.
+FATTN_EXPORT void validate(const Problem& problem);
+
+// The text form; its grammar is in docs/api.md. parse(print(p)) == p for every valid p; parse() also validates.
+FATTN_EXPORT std::string to_string(const Problem& problem);
+FATTN_EXPORT Problem parse_problem(std::string_view text);
+
+FATTN_EXPORT std::string_view to_string(DType dtype);
+FATTN_EXPORT std::string_view to_string(Pass pass);
+FATTN_EXPORT std::string_view to_string(Operand operand);
+
+}  // namespace fattn
