@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include "fattn/device.hpp"
+#include "fattn/error.hpp"
+
+// The only place that launches kernels, changes their attributes or the current device. (The namespace is gpu because
+// fattn::cuda is a public function.)
+namespace fattn::gpu {
+
+// Throws Error(device_error) "<what>: <CUDA's name>: <CUDA's text>", and clears the error it reports.
+void check(cudaError_t error, const char* what, const char* kernel = nullptr);
+
+// Makes `device` current for a scope. Does nothing when it already is, so a capture in progress sees no extra call.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device) {
+    check(cudaGetDevice(&before_), "cudaGetDevice");
+    if (before_ == device) return;
+    check(cudaSetDevice(device), "cudaSetDevice");
+    changed_ = true;
+  }
+  ~DeviceGuard() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+// How a kernel is launched. Threads and blocks of a cluster must divide as CUDA asks; 1 block: no cluster.
+struct LaunchConfig {
+  dim3 grid{1, 1, 1};
+  dim3 block{1, 1, 1};
+  std::size_t shared_bytes = 0;
+  dim3 cluster{1, 1, 1};
+};
+
+// Loads a kernel on a device, at plan time, and allows it its dynamic shared memory. Loading later would allocate and
+// synchronise inside run(), and fail inside graph capture. Does nothing for a device that is only described.
+template <class... Params>
+cudaFuncAttributes load_kernel(const Device& device, const char* name, void (*kernel)(Params...),
+                               std::size_t shared_bytes) {
+  cudaFuncAttributes attributes{};
+  if (device.kind != DeviceKind::cuda || device.index < 0) return attributes;
+  const DeviceGuard guard(device.index);
+  const void* function = reinterpret_cast<const void*>(kernel);
+  check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+        "cudaFuncSetAttribute", name);
+  check(cudaFuncGetAttributes(&attributes, function), "cudaFuncGetAttributes", name);
+  return attributes;
+}
+
+// The stream is not optional. The device must be current (DeviceGuard) and the kernel loaded (load_kernel).
+template <class... Params, class... Args>
+void launch(const char* name, void (*kernel)(Params...), const LaunchConfig& config, cudaStream_t stream,
+            Args&&... args) {
+  cudaLaunchAttribute attributes[1];
+  cudaLaunchConfig_t launch_config{};
+  launch_config.gridDim = config.grid;
+  launch_config.blockDim = config.block;
+  launch_config.dynamicSmemBytes = config.shared_bytes;
+  launch_config.stream = stream;
+  launch_config.attrs = attributes;
+  if (config.cluster.x * config.cluster.y * config.cluster.z > 1) {
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim = {config.cluster.x, config.cluster.y, config.cluster.z};
+    launch_config.numAttrs = 1;
+  }
+  // Copies of the arguments with the parameters' own types: the runtime reads them by address.
+  [&](Params... params) {
+    void* addresses[] = {static_cast<void*>(&params)...};
+    check(cudaLaunchKernelExC(&launch_config, reinterpret_cast<const void*>(kernel), addresses), "cudaLaunchKernel",
+          name);
+  }(std::forward<Args>(args)...);
+}
+
+}  // namespace fattn::gpu
