@@ -35,7 +35,7 @@ struct Mask {
   std::int64_t chunk = 0;  // 0: none
   bool documents = false;
   bool prefix = false;
-  BlockSparse block_sparse;
+  BlockSparse block_sparse = {};
   friend bool operator==(const Mask&, const Mask&) = default;
 };
 
