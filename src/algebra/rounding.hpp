@@ -21,8 +21,8 @@ FATTN_HD constexpr std::uint32_t shift_round(std::uint32_t bits, int shift) {
   return (bits + (1u << (shift - 1)) - 1u + odd) >> shift;
 }
 
-// Magnitude of a finite fp32 in a format with `mantissa` explicit bits and exponent bias `bias` below 127. The result may
-// pass the largest finite value: the caller knows what follows it.
+// Magnitude of a finite fp32 in a format with `mantissa` explicit bits and exponent bias `bias` below 127. The result
+// may pass the largest finite value: the caller knows what follows it.
 template <int mantissa, int bias>
 FATTN_HD constexpr std::uint32_t narrow_magnitude(std::uint32_t magnitude) {
   const int exponent = static_cast<int>(magnitude >> 23);
@@ -68,7 +68,8 @@ FATTN_HD constexpr float float_from_fp16(std::uint16_t bits) {
   return detail::float_of(sign | detail::bits_of(detail::widen_magnitude<10, 15>(magnitude)));
 }
 
-// e4m3 (OCP, "fn"): 4 bits of exponent, 3 of mantissa, no infinity, 0x7f is NaN. Saturates at 448, as the hardware does.
+// e4m3 (OCP, "fn"): 4 bits of exponent, 3 of mantissa, no infinity, 0x7f is NaN. Saturates at 448, as the hardware
+// does.
 FATTN_HD constexpr std::uint8_t e4m3_from_float(float x) {
   const std::uint32_t bits = detail::bits_of(x), magnitude = bits & 0x7fffffffu, sign = bits >> 24 & 0x80u;
   if (magnitude > 0x7f800000u) return static_cast<std::uint8_t>(sign | 0x7fu);
@@ -81,14 +82,15 @@ FATTN_HD constexpr float float_from_e4m3(std::uint8_t bits) {
   return detail::float_of(sign | detail::bits_of(detail::widen_magnitude<3, 7>(magnitude)));
 }
 
-// fp64 to fp32 rounded to odd: rounding that to a shorter format gives what rounding the fp64 once would, because the last
-// bit remembers that something was cut off.
+// fp64 to fp32 rounded to odd: rounding that to a shorter format gives what rounding the fp64 once would, because the
+// last bit remembers that something was cut off.
 FATTN_HD constexpr float round_to_odd(double x) {
   const float nearest = static_cast<float>(x);
   const double back = static_cast<double>(nearest);
   const std::uint32_t bits = detail::bits_of(nearest);
   if (back == x || x != x || (bits & 1u) != 0) return nearest;
-  // Even and inexact: the odd neighbour lies on the other side of x. Overflow to infinity steps back to the largest float.
+  // Even and inexact: the odd neighbour lies on the other side of x. Overflow to infinity steps back to the largest
+  // float.
   const bool too_large = (back > x) == (x > 0);
   return detail::float_of(too_large ? bits - 1u : bits + 1u);
 }
