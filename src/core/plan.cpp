@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/plan.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "core/message.hpp"
+
+namespace fattn {
+namespace {
+
+std::string_view name_of(DeviceKind kind) { return kind == DeviceKind::cuda ? "cuda" : "cpu"; }
+
+std::string_view trimmed(std::string_view text) {
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+  return text;
+}
+
+std::vector<std::string_view> split(std::string_view list) {
+  std::vector<std::string_view> parts;
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    if (const auto part = trimmed(list.substr(begin, end - begin)); !part.empty()) parts.push_back(part);
+    begin = end + 1;
+  }
+  return parts;
+}
+
+const Row& row_named(std::span<const Row> table, std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const Row& row : table) {
+    if (row.name == name) return row;
+    names.push_back(row.name);
+  }
+  fail(Status::invalid_argument, "kernel = {} is not a row of this library; nearest: {}", quoted(name),
+       nearest_word(name, names));
+}
+
+// Empty: the row serves the problem. It has the right pass.
+std::string refusal(const Row& row, const Problem& problem, const Device& device) {
+  if (device_of(row) != device.kind) {
+    return fmt::format("device = {}: this row runs on {}", name_of(device.kind), name_of(device_of(row)));
+  }
+  if (row.kernel == nullptr) return "not compiled into this library";
+  return row.kernel->decline(problem, device);
+}
+
+const Kernel& forced_row(std::span<const Row> table, const Problem& problem, const Device& device,
+                         std::string_view forced) {
+  std::string others;
+  const Row* chosen = nullptr;
+  for (const std::string_view name : split(forced)) {  // every name is checked, so that a typo never goes unseen
+    const Row& row = row_named(table, name);
+    if (pass_of(row) == problem.pass && device_of(row) == device.kind) {
+      if (chosen == nullptr) chosen = &row;
+    } else {
+      others += fmt::format("\n  {}: a {} row for {}", row.name, to_string(pass_of(row)), name_of(device_of(row)));
+    }
+  }
+  if (chosen == nullptr) {
+    fail(Status::unsupported, "kernel = {} has no {} row for {}:{}\n  problem: {}", quoted(forced),
+         to_string(problem.pass), name_of(device.kind), others, to_string(problem));
+  }
+  if (const std::string reason = refusal(*chosen, problem, device); !reason.empty()) {
+    fail(Status::unsupported, "kernel = {} was forced and declines: {}\n  problem: {}", chosen->name, reason,
+         to_string(problem));
+  }
+  return *chosen->kernel;
+}
+
+const Kernel& first_row(std::span<const Row> table, const Problem& problem, const Device& device,
+                        std::vector<Refusal>& refusals) {
+  for (const Row& row : table) {
+    if (pass_of(row) != problem.pass) continue;
+    std::string reason = refusal(row, problem, device);
+    // Oracles are asked last and for the reason only: they are never a silent fallback.
+    if (reason.empty() && row.kernel->by_name_only) reason = "an oracle, chosen by name only";
+    if (reason.empty()) return *row.kernel;
+    refusals.push_back({std::string(row.name), std::move(reason)});
+  }
+  std::string list;
+  for (const Refusal& each : refusals) list += fmt::format("\n  {}: {}", each.kernel, each.reason);
+  fail(Status::unsupported, "no kernel row accepts this problem on {}:{}\n  problem: {}", device.name, list,
+       to_string(problem));
+}
+
+}  // namespace
+
+Plan plan_from(std::span<const Row> table, const Problem& problem, const Device& device, std::string_view forced) {
+  validate(problem);
+  auto state = std::make_shared<detail::PlanState>();
+  state->problem = problem;
+  state->device = device;
+  state->kernel = trimmed(forced).empty() ? &first_row(table, problem, device, state->refusals)
+                                          : &forced_row(table, problem, device, forced);
+  state->launch = state->kernel->prepare(state->problem, state->device);
+  return Plan(std::move(state));
+}
+
+Plan plan(const Problem& problem, const Device& device, std::string_view kernel) {
+  const char* variable = kernel.empty() ? std::getenv("FATTN_KERNEL") : nullptr;
+  return plan_from(rows(), problem, device, variable != nullptr ? variable : kernel);
+}
+
+const Problem& Plan::problem() const { return state_->problem; }
+const Device& Plan::device() const { return state_->device; }
+std::string_view Plan::kernel() const { return state_->kernel->name; }
+std::size_t Plan::workspace_bytes() const { return state_->launch.workspace_bytes; }
+const LaunchShape& Plan::launch_shape() const { return state_->launch.shape; }
+const std::vector<Refusal>& Plan::refusals() const { return state_->refusals; }
+
+}  // namespace fattn
