@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+import contextlib
+import io
+import json
+import pathlib
+import tempfile
+import unittest
+
+import report
+from test_records import GOOD
+
+CASES = """fwd b4 hq16 hk16 sq4096 sk4096 d128 bf16 lse
+fwd b1 hq16 hk16 sq16384 sk16384 d128 bf16 lse
+fwd b1 hq16 hk16 sq16384 sk16384 d128 bf16 causal lse
+"""
+LINES = CASES.splitlines()
+PAGE = "before\n<!-- bench:begin forward -->\nold\n<!-- bench:end forward -->\nafter\n"
+
+
+def record(run, problem, impl, tflops, **more):
+    kernel = more.pop("kernel", "sm90" if impl == "fattn" else None)
+    return GOOD | {"run": run, "problem": problem, "impl": impl, "tflops": tflops, "kernel": kernel} | more
+
+
+class Report(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+        for part in ("bench/results", "bench/cases", "docs"):
+            (self.root / part).mkdir(parents=True)
+        for name in ("forward_grid.txt", "backward_grid.txt", "cpu.txt"):
+            (self.root / "bench/cases" / name).write_text(CASES if name != "backward_grid.txt" else "")
+        (self.root / "README.md").write_text(PAGE)
+
+    def results(self, *rows):
+        (self.root / "bench/results/a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run_report(self, *arguments):
+        self.output = io.StringIO()
+        with contextlib.redirect_stdout(self.output):
+            return report.main(["--root", str(self.root), *arguments])
+
+    def readme(self):
+        return (self.root / "README.md").read_text()
+
+    def test_rewrites_then_check_passes_then_notices_a_change(self):
+        self.results(record("20260101T000000Z", LINES[0], "fattn", 600.0), record("20260101T000000Z", LINES[0], "cudnn", 500.0))
+        self.assertEqual(self.run_report("--check"), 1)
+        self.assertIn("old", self.readme())
+        self.assertEqual(self.run_report(), 0)
+        self.assertIn("| 128 | full | 4096 | 600 | 500 | 1.20 |", self.readme())
+        self.assertIn("1.20 of cuDNN (1 cells)", self.readme())
+        self.assertTrue(self.readme().startswith("before\n") and self.readme().endswith("after\n"))
+        self.assertEqual(self.run_report("--check"), 0)
+        (self.root / "README.md").write_text(self.readme().replace("600", "900"))
+        self.assertEqual(self.run_report("--check"), 1)
+        self.assertIn("README.md", self.output.getvalue())
+
+    def test_no_results(self):
+        self.assertEqual(self.run_report(), 0)
+        self.assertIn("No results recorded yet.", self.readme())
+
+    def test_newest_run_that_fits(self):
+        old, new, single = "20260101T000000Z", "20260102T000000Z", "20260103T000000Z"
+        rows = [record(run, line, impl, speed) for run, speed in ((old, 100.0), (new, 200.0)) for line in LINES
+                for impl in ("fattn", "cudnn")]
+        rows += [record(single, LINES[0], impl, 999.0) for impl in ("fattn", "cudnn")]    # one cell of three
+        rows += [record("20260104T000000Z", line, "fattn", 888.0) for line in LINES]      # no peer
+        self.results(*rows)
+        self.run_report()
+        self.assertIn("200", self.readme())
+        for absent in ("999", "888", "| 100"):
+            self.assertNotIn(absent, self.readme())
+
+    def test_words_in_another_order_are_the_same_problem(self):
+        line = "fwd b4 hq16 sq4096 d128 lse bf16"
+        self.results(record("20260101T000000Z", line, "fattn", 600.0), record("20260101T000000Z", line, "cudnn", 500.0))
+        self.run_report()
+        self.assertIn("| 128 | full | 4096 | 600 | 500 | 1.20 |", self.readme())
+
+    def test_cpu_runs_stay_out_of_gpu_tables(self):
+        (self.root / "README.md").write_text(PAGE + PAGE.replace("forward", "cpu_forward"))
+        self.results(record("20260101T000000Z", LINES[0], "fattn", 0.2, kernel="cpu_avx2_forward", sm_clock_mhz=None),
+                     record("20260101T000000Z", LINES[0], "torch_cpu", 0.1, sm_clock_mhz=None))
+        self.run_report()
+        gpu, cpu = self.readme().split("bench:end forward")
+        self.assertIn("No results recorded yet.", gpu)
+        self.assertIn(f"| `{LINES[0]}` | 200 | 100 | 2.00 |", cpu)
+
+    def test_geometric_mean_leaves_out_cells_without_peer(self):
+        run = "20260101T000000Z"
+        self.results(record(run, LINES[0], "fattn", 100.0), record(run, LINES[0], "cudnn", 100.0),
+                     record(run, LINES[1], "fattn", 400.0), record(run, LINES[1], "cudnn", 100.0),
+                     record(run, LINES[2], "fattn", 123.0))
+        self.run_report()
+        self.assertIn("2.00 of cuDNN (2 cells)", self.readme())
+        self.assertIn("| 128 | causal | 16384 | 123 | - | - |", self.readme())
+
+    def test_bad_markers(self):
+        for page in (PAGE.replace("forward", "sideways"), PAGE.replace("<!-- bench:end forward -->", "")):
+            (self.root / "README.md").write_text(page)
+            with self.assertRaises(SystemExit, msg=page):
+                self.run_report("--check")
+
+    def test_bad_record(self):
+        self.results({"run": "x"})
+        with self.assertRaisesRegex(SystemExit, "a.jsonl:1"):
+            self.run_report("--check")
+
+
+if __name__ == "__main__":
+    unittest.main()
