@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verify/check.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "fattn/error.hpp"
+#include "verify/case_line.hpp"
+#include "verify/device_memory.hpp"
+#include "verify/random.hpp"
+#include "verify/threads.hpp"
+
+namespace fattn::verify {
+namespace {
+
+// Below this many operations the naive row may be right by luck, and more draws cost nothing.
+constexpr double kSmallFlops = 2e7;
+constexpr int kMoreDraws = 4;
+
+// The problem of a host row that works on the masters: the given layouts for inputs, plain ones for outputs.
+Problem on_masters(const Problem& problem, DType out) {
+  Problem p = problem;
+  p.alignment = 16;
+  p.out_dtype = out;
+  if (p.pass == Pass::backward) {
+    p.strides.dq = p.strides.dk = p.strides.dv = std::nullopt;
+  } else {
+    p.strides.o = std::nullopt;
+  }
+  return p;
+}
+
+std::string row_name(Pass pass, const char* arithmetic) {
+  return fmt::format("reference_{}_{}", pass == Pass::backward ? "backward" : "forward", arithmetic);
+}
+
+CaseOutputs run_on_masters(const Problem& problem, const Buffers& masters, const std::string& row) {
+  Threads threads;
+  const Plan chosen = plan(problem, cpu(threads.concurrency()), row);
+  CaseOutputs outputs(problem, chosen.device());
+  Buffers buffers = masters;
+  outputs.attach(buffers);
+  run_plan(chosen, buffers, 1, &threads);
+  outputs.fetch();
+  return outputs;
+}
+
+// The backward of an oracle takes o in its own out_dtype; o holds exact values of the problem's.
+CaseOutputs run_host(const CaseData& data, const char* arithmetic, DType out) {
+  const Problem problem = on_masters(data.problem(), out);
+  Buffers buffers = data.masters();
+  if (problem.pass != Pass::backward || out == output_dtype(data.problem())) {
+    return run_on_masters(problem, buffers, row_name(problem.pass, arithmetic));
+  }
+  const Tensor& o = const_cast<CaseData&>(data).tensor("o");
+  Problem p = problem;
+  p.strides.o = std::nullopt;
+  Tensor widened("o", out, extents_of(p, Operand::o));
+  widened.set_values(o.values());
+  buffers.o = widened.bytes().data();
+  return run_on_masters(p, buffers, row_name(p.pass, arithmetic));
+}
+
+// What the forward gives the backward: exact o and lse, rounded to what a forward would have stored.
+void add_forward(CaseData& data) {
+  Problem forward = data.problem();
+  forward.pass = Pass::forward;
+  forward.return_lse = true;
+  forward.dlse = forward.dbias = forward.dsink = false;
+  forward.strides.dout = forward.strides.dq = forward.strides.dk = forward.strides.dv = std::nullopt;
+  const CaseOutputs outputs =
+      run_on_masters(on_masters(forward, DType::fp64), data.masters(), "reference_forward_fp64");
+  data.set_forward(outputs.tensor("o"), outputs.tensor("lse"));
+}
+
+// The naive's distances for these data and, where it is cheap, for more draws: the largest of each.
+std::vector<Distance> yardstick(const CaseData& data, const CaseOutputs& exact) {
+  std::vector<Distance> result;
+  const CaseOutputs first = naive(data);
+  for (std::size_t i = 0; i < exact.tensors().size(); ++i) {
+    result.push_back(distance(first.tensors()[i], exact.tensors()[i]));
+  }
+  if (flops(data.problem()) > kSmallFlops) return result;
+  for (int draw = 1; draw <= kMoreDraws; ++draw) {
+    DataOptions options = data.options();
+    options.seed = seed_of(options.seed, "draw", draw);
+    CaseData more(data.problem(), cpu(1), options);
+    if (data.problem().pass == Pass::backward) add_forward(more);
+    const CaseOutputs more_exact = oracle(more), more_naive = naive(more);
+    for (std::size_t i = 0; i < result.size(); ++i) {
+      const Distance d = distance(more_naive.tensors()[i], more_exact.tensors()[i]);
+      result[i].max = std::max(result[i].max, d.max);
+      result[i].rms = std::max(result[i].rms, d.rms);
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+CaseOutputs oracle(const CaseData& data) { return run_host(data, "fp64", DType::fp64); }
+CaseOutputs naive(const CaseData& data) {
+  if (data.problem().dtype == DType::fp64) return run_host(data, "fp64", output_dtype(data.problem()));
+  return run_host(data, "naive", output_dtype(data.problem()));
+}
+
+void run_plan(const Plan& plan, const Buffers& buffers, int runs, Executor* executor) {
+  const std::size_t bytes = plan.workspace_bytes();
+  PlacedMemory workspace(plan.device(), bytes, static_cast<std::int64_t>(Plan::workspace_alignment()));
+  workspace.fill(0);
+  for (int i = 0; i < runs; ++i) {
+    run(plan, buffers, {workspace.data(), bytes}, executor != nullptr ? Stream(executor) : Stream());
+    if (plan.device().kind == DeviceKind::cuda) device_memory::synchronize(plan.device().index);
+  }
+  if (!workspace.guards_intact()) {
+    throw Error(Status::internal_error, fmt::format("{} wrote outside its workspace", plan.kernel()));
+  }
+}
+
+CheckResult check(CaseData& data, std::string_view kernel, int runs) {
+  const Problem& problem = data.problem();
+  const Plan chosen = plan(problem, data.device(), kernel);
+  if (problem.pass == Pass::backward) add_forward(data);
+  data.place();
+  CaseOutputs outputs(problem, data.device());
+  Buffers buffers = data.placed();
+  outputs.attach(buffers);
+  run_plan(chosen, buffers, runs);
+  outputs.fetch();
+
+  CheckResult result{problem, data.options(), std::string(chosen.kernel()), {}, outputs.damage() + data.damage(), true};
+  const CaseOutputs exact = oracle(data);
+  const std::vector<Distance> naive_errors = yardstick(data, exact);
+  for (std::size_t i = 0; i < outputs.tensors().size(); ++i) {
+    const Tensor& tensor = outputs.tensors()[i];
+    OutputCheck output{tensor.name(), distance(tensor, exact.tensors()[i]), naive_errors[i], {}, false};
+    output.bound = bound(tensor.name(), problem.dtype, tensor.dtype(), output.naive);
+    output.pass = passes(output.error, output.bound);
+    result.pass = result.pass && output.pass;
+    result.outputs.push_back(output);
+  }
+  result.pass = result.pass && result.damage.empty();
+  return result;
+}
+
+CheckResult check(const Problem& problem, const Device& device, std::string_view kernel, const CheckOptions& options) {
+  CaseData data(problem, device, options.data);
+  return check(data, kernel, options.runs);
+}
+
+std::vector<RowAnswer> row_answers(const Problem& problem, const Device& device) {
+  std::vector<RowAnswer> answers;
+  for (const KernelInfo& row : kernels()) {
+    if (row.device != device.kind || row.pass != problem.pass) continue;
+    RowAnswer& answer = answers.emplace_back(RowAnswer{row.name, row.by_name_only, {}});
+    try {
+      plan(problem, device, row.name);
+    } catch (const Error& error) {
+      if (error.status() != Status::unsupported) throw;
+      answer.reason = error.what();
+    }
+  }
+  return answers;
+}
+
+std::vector<std::string> accepting_rows(const Problem& problem, const Device& device) {
+  std::vector<std::string> names;
+  for (const RowAnswer& answer : row_answers(problem, device)) {
+    if (answer.reason.empty()) names.push_back(answer.kernel);
+  }
+  return names;
+}
+
+std::string CheckResult::line() const { return to_line({problem, data}); }
+
+std::string CheckResult::table() const {
+  std::string text = fmt::format("{}: {}\n  {}\n", kernel, pass ? "pass" : "MISS", line());
+  text += fmt::format("  {:<10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}\n", "output", "max", "bound", "naive",
+                      "rms", "bound", "naive", "rms/value");
+  for (const OutputCheck& o : outputs) {
+    text += fmt::format("  {:<10} {:>10.3e} {:>10.3e} {:>10.3e} {:>10.3e} {:>10.3e} {:>10.3e} {:>10.3e}{}\n", o.name,
+                        o.error.max, o.bound.max, o.naive.max, o.error.rms, o.bound.rms, o.naive.rms,
+                        o.error.relative_rms(), o.pass ? "" : "  MISS");
+    if (o.error.misplaced > 0) {
+      text += fmt::format("    {} elements are NaN or infinite on one side only, the first at {}\n", o.error.misplaced,
+                          o.error.first_misplaced);
+    }
+  }
+  if (!damage.empty()) text += fmt::format("  {}\n", damage);
+  return text;
+}
+
+}  // namespace fattn::verify

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fattn/attention.hpp"
+#include "verify/case_data.hpp"
+#include "verify/compare.hpp"
+
+namespace fattn::verify {
+
+struct CheckOptions {
+  DataOptions data;
+  int runs = 2;  // with one workspace: the second run sees what the first left there
+};
+
+// One output of one row beside the yardstick.
+struct OutputCheck {
+  std::string name;
+  Distance error;  // against the fp64 oracle
+  Distance naive;  // the same of the same-precision naive computation
+  Bound bound;
+  bool pass = false;
+};
+
+struct CheckResult {
+  Problem problem;
+  DataOptions data;
+  std::string kernel;
+  std::vector<OutputCheck> outputs;
+  std::string damage;  // what was written that must not be; empty: nothing
+  bool pass = false;
+
+  std::string line() const;   // the case line that reproduces it: problem, data options and seed
+  std::string table() const;  // for a person
+};
+
+// Runs one row on data drawn from the options, the fp64 oracle and the naive yardstick, and compares. Throws Error for
+// a row that declines and for devices that fail.
+CheckResult check(const Problem& problem, const Device& device, std::string_view kernel,
+                  const CheckOptions& options = {});
+
+// The same for data that the caller has put into the masters. For a backward the forward's results are computed here.
+CheckResult check(CaseData& data, std::string_view kernel, int runs = 2);
+
+// Every row of the device's kind and the problem's pass, in order, and why it does not serve: "" where it does.
+struct RowAnswer {
+  std::string kernel;
+  bool by_name_only = false;
+  std::string reason;
+};
+std::vector<RowAnswer> row_answers(const Problem& problem, const Device& device);
+std::vector<std::string> accepting_rows(const Problem& problem, const Device& device);
+
+// Runs a plan on buffers of its device with a workspace of its own, `runs` times, and waits for the end.
+void run_plan(const Plan& plan, const Buffers& buffers, int runs = 1, Executor* executor = nullptr);
+
+// fp64 results of the oracle on the masters of the data: o, lse, max_logit, or the gradients.
+CaseOutputs oracle(const CaseData& data);
+CaseOutputs naive(const CaseData& data);
+
+}  // namespace fattn::verify

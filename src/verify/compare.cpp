@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verify/compare.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace fattn::verify {
+
+Distance distance(const Tensor& result, const Tensor& oracle) {
+  Distance d;
+  std::vector<double> a(static_cast<std::size_t>(oracle.row_elements())), b(a.size());
+  double error_squares = 0, squares = 0;
+  for (std::int64_t row = 0; row < oracle.rows(); ++row) {
+    result.get_row(row, a.data());
+    oracle.get_row(row, b.data());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      if (!std::isfinite(a[i]) || !std::isfinite(b[i])) {
+        const bool same = a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]));
+        if (!same && d.misplaced++ == 0) d.first_misplaced = row * oracle.row_elements() + static_cast<std::int64_t>(i);
+        continue;
+      }
+      const double error = std::fabs(a[i] - b[i]);
+      d.max = std::max(d.max, error);
+      d.reference_max = std::max(d.reference_max, std::fabs(b[i]));
+      error_squares += error * error;
+      squares += b[i] * b[i];
+      ++d.elements;
+    }
+  }
+  if (d.elements > 0) {
+    d.rms = std::sqrt(error_squares / static_cast<double>(d.elements));
+    d.reference_rms = std::sqrt(squares / static_cast<double>(d.elements));
+  }
+  return d;
+}
+
+double rounding_unit(DType dtype) {
+  switch (dtype) {
+    case DType::fp64: return 0x1p-53;
+    case DType::fp32: return 0x1p-24;
+    case DType::fp16: return 0x1p-11;
+    case DType::bf16: return 0x1p-8;
+    case DType::e4m3: return 0x1p-4;
+  }
+  return 0;
+}
+
+Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive) {
+  if (output == "lse" || output == "max_logit") {
+    const double floor = 4 * rounding_unit(DType::fp32) * std::max(1.0, naive.reference_max);
+    return {2 * naive.max + floor, 2 * naive.rms + floor};
+  }
+  const double floor = std::max(rounding_unit(inputs), rounding_unit(stored)) * naive.reference_rms;
+  const double count = static_cast<double>(std::max<std::int64_t>(naive.elements, 1));
+  return {2 * naive.max + floor, 2 * naive.rms + floor / std::sqrt(count)};
+}
+
+bool passes(const Distance& d, const Bound& limit) {
+  return d.misplaced == 0 && d.max <= limit.max && d.rms <= limit.rms;
+}
+
+}  // namespace fattn::verify
