@@ -117,7 +117,7 @@ Text write_bias(const Problem& p) {
   if (bias.heads) value += 'h';
   if (bias.queries) value += 'q';
   if (bias.keys) value += 'k';
-  if (value.empty()) value = "1";
+  if (value.empty()) value += '1';
   if (bias.dtype != DType::fp32) value += fmt::format(",{}", to_string(bias.dtype));
   return value;
 }

@@ -21,7 +21,7 @@ using std::int64_t;
 struct Entry {
   const char* name;
   const void* pointer;
-  bool needed;       // the problem has it and it is not empty
+  bool needed;        // the problem has it and it is not empty
   bool out_of_place;  // given, this pass would take part in it, but the problem does not speak of it
   int64_t alignment;
 };
@@ -65,17 +65,19 @@ void check(const Entry& entry, const Device& device) {
 
 void check_buffers(const Problem& p, const Buffers& b, const Device& device) {
   const bool forward = p.pass != Pass::backward, backward = p.pass == Pass::backward;
+  const auto& bias = p.score.bias;
+  const bool no_bias = bias && bias->keys && p.seqlen_k == 0;
   const auto tensor = [&](const char* name, const void* pointer, Operand operand) {
     const bool needed = takes_part(p.pass, operand) && !extents(p, operand).empty();
     check({name, pointer, needed, false, p.alignment}, device);
   };
-  // An array that an option of the problem calls for.
-  const auto option = [&](const char* name, const void* pointer, bool needed, int64_t size) {
-    check({name, pointer, needed, !needed, size}, device);
+  // An array that an option of the problem calls for. It may be null where it has no elements.
+  const auto option = [&](const char* name, const void* pointer, bool given, int64_t size, bool empty = false) {
+    check({name, pointer, given && !empty, !given, size}, device);
   };
   // The same, of one pass; the other passes ignore it.
-  const auto option_of = [&](bool this_pass, const char* name, const void* pointer, bool needed) {
-    if (this_pass) option(name, pointer, needed, 4);
+  const auto option_of = [&](bool this_pass, const char* name, const void* pointer, bool given, bool empty = false) {
+    if (this_pass) option(name, pointer, given, 4, empty);
   };
 
   tensor("q", b.q, Operand::q);
@@ -90,7 +92,7 @@ void check_buffers(const Problem& p, const Buffers& b, const Device& device) {
   option("lse", b.lse, backward || p.return_lse, 4);
   option_of(forward, "max_logit", b.max_logit, p.return_max_logit);
   option_of(backward, "dlse", b.dlse, p.dlse);
-  option_of(backward, "dbias", b.dbias, p.dbias);
+  option_of(backward, "dbias", b.dbias, p.dbias, no_bias);
   option_of(backward, "dsink", b.dsink, p.dsink);
 
   option("cu_seqlens_q", b.cu_seqlens_q, p.total_q.has_value(), 4);
@@ -98,13 +100,12 @@ void check_buffers(const Problem& p, const Buffers& b, const Device& device) {
   option("seqused_q", b.seqused_q, p.seqused_q, 4);
   option("seqused_k", b.seqused_k, p.seqused_k, 4);
 
-  const auto& bias = p.score.bias;
-  option("bias", b.bias, bias.has_value(), bias ? size_of(bias->dtype) : 1);
+  option("bias", b.bias, bias.has_value(), bias ? size_of(bias->dtype) : 1, no_bias);
   option("alibi_slopes", b.alibi_slopes, p.score.alibi != Alibi::none, 4);
   option("sinks", b.sinks, p.sinks, 4);
 
   option("document_q", b.document_q, p.mask.documents, 4);
-  option("document_k", b.document_k, p.mask.documents, 4);
+  option("document_k", b.document_k, p.mask.documents, 4, extents(p, Operand::k).empty());
   option("prefix", b.prefix, p.mask.prefix, 4);
   const bool blocks = static_cast<bool>(p.mask.block_sparse);
   option("block_offsets", b.block_offsets, blocks, 4);

@@ -69,7 +69,7 @@ void require_strides(const Problem& p, Operand operand) {
   require(s.seqlen >= 0, "strides.{}.seqlen = {} must not be negative; nearest: 0", name, s.seqlen);
   require(s.head >= 0, "strides.{}.head = {} must not be negative; nearest: 0", name, s.head);
 
-  using Wide = __int128;
+  __extension__ using Wide = __int128;
   Wide span = 1;
   for (int i = 0; i < 4; ++i) span += Wide{std::max<int64_t>(extent[i] - 1, 0)} * stride[i];
   require(span <= kMaxElements, "{} spans more than 2^56 elements; nearest: smaller extents or strides", name);
@@ -153,7 +153,7 @@ void require_scores(const Problem& p) {
     const Bias& bias = *p.score.bias;
     require(bias.dtype <= DType::fp16, "score.bias.dtype = {} must be fp64, fp32, bf16 or fp16; nearest: fp32",
             to_string(bias.dtype));
-    using Wide = unsigned __int128;
+    __extension__ using Wide = unsigned __int128;
     Wide elements = bias.batch ? Wide(p.batch) : 1;
     if (bias.heads) elements *= Wide(p.heads_q);
     if (bias.queries) elements *= Wide(p.seqlen_q);
