@@ -6,8 +6,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "algebra/mask_band.hpp"
-#include "core/lower.hpp"
 #include "fattn/error.hpp"
 #include "verify/random.hpp"
 
@@ -132,11 +130,34 @@ Tensor& CaseData::add(Tensor tensor, void (*attach)(Buffers&, void*)) {
   return inputs_.back().tensor;
 }
 
-bool CaseData::seen(int64_t batch, int64_t key) const {
-  const int seqlen_q = static_cast<int>(length_q(batch)), seqlen_k = static_cast<int>(length_k(batch));
-  const TileRange queries = Band::of(lower_band(problem_.mask), seqlen_q, seqlen_k)
-                                .tiles_for(static_cast<int>(key), static_cast<int>(key) + 1, 1);
-  return queries.begin < queries.end;
+// Which keys some query of the sequence sees. Written from the text of docs/numerics.md, not from the code under test.
+std::vector<bool> CaseData::seen_keys(int64_t batch) const {
+  const Mask& mask = problem_.mask;
+  const int64_t seqlen_q = length_q(batch), seqlen_k = length_k(batch);
+  // Other masks than bands: any key may be seen.
+  if (mask.documents || mask.prefix || mask.block_sparse)
+    return std::vector<bool>(static_cast<std::size_t>(seqlen_k), true);
+  std::vector<int> begins(static_cast<std::size_t>(seqlen_k) + 1, 0);
+  for (int64_t query = 0; query < seqlen_q; ++query) {
+    const int64_t diagonal = query + seqlen_k - seqlen_q;
+    int64_t begin = 0, end = seqlen_k;
+    if (mask.causal) end = std::min(end, diagonal + 1);
+    if (mask.causal_top_left) end = std::min(end, query + 1);
+    if (mask.window_left >= 0) begin = std::max(begin, diagonal - mask.window_left);
+    if (mask.window_right >= 0) end = std::min(end, diagonal + mask.window_right + 1);
+    if (mask.chunk > 0) {
+      const double chunk = std::floor(static_cast<double>(diagonal) / static_cast<double>(mask.chunk));
+      begin = std::max(begin, static_cast<int64_t>(chunk) * mask.chunk);
+      end = std::min(end, (static_cast<int64_t>(chunk) + 1) * mask.chunk);
+    }
+    if (begin >= end) continue;
+    ++begins[static_cast<std::size_t>(begin)];
+    --begins[static_cast<std::size_t>(end)];
+  }
+  std::vector<bool> seen(static_cast<std::size_t>(seqlen_k));
+  int queries = 0;
+  for (std::size_t key = 0; key < seen.size(); ++key) seen[key] = (queries += begins[key]) > 0;
+  return seen;
 }
 
 // Fills the rows that count; rows have a stream of numbers each, so that a row's values do not depend on its
@@ -153,8 +174,9 @@ void CaseData::draw_rows(Operand operand, double factor, void (*attach)(Buffers&
   for (int64_t b = 0; b < problem_.batch; ++b) {
     const int64_t length = lengths[static_cast<std::size_t>(b)];
     const int64_t first = packed ? begins[static_cast<std::size_t>(b)] : b * tensor.extents()[1];
+    const std::vector<bool> seen = keys ? seen_keys(b) : std::vector<bool>();
     for (int64_t i = 0; i < length; ++i) {
-      if (keys && !seen(b, i)) continue;
+      if (keys && !seen[static_cast<std::size_t>(i)]) continue;
       const double ramp = is_k ? 1 + options_.k_ramp * static_cast<double>(i) / static_cast<double>(length) : 1;
       for (int64_t h = 0; h < heads; ++h) {
         Random random(seed_of(options_.seed, name, b, i, h));
@@ -236,24 +258,30 @@ Tensor& CaseData::tensor(std::string_view name) {
   throw Error(Status::invalid_argument, fmt::format("tensor = {}: {} has none", name, to_string(problem_)));
 }
 
-void CaseData::set_forward(const Tensor& o, const Tensor& lse) {
-  Tensor &to_o = tensor("o"), &to_lse = tensor("lse");
+void CaseData::for_each_query_row(const std::function<void(int64_t, int64_t)>& visit) const {
   const bool packed = problem_.total_q.has_value();
-  std::vector<double> row(static_cast<std::size_t>(o.row_elements()));
-  double value = 0;
   for (int64_t b = 0; b < problem_.batch; ++b) {
+    const int64_t first = packed ? begin_q_[static_cast<std::size_t>(b)] : b * problem_.seqlen_q;
     for (int64_t i = 0; i < length_q(b); ++i) {
       for (int64_t h = 0; h < problem_.heads_q; ++h) {
-        const int64_t at = (packed ? begin_q_[static_cast<std::size_t>(b)] : b * problem_.seqlen_q) + i;
-        o.get_row(at * problem_.heads_q + h, row.data());
-        to_o.set_row(at * problem_.heads_q + h, row.data());
         const int64_t lse_row =
-            packed ? h * *problem_.total_q + at : (b * problem_.heads_q + h) * problem_.seqlen_q + i;
-        lse.get_row(lse_row, &value);
-        to_lse.set_row(lse_row, &value);
+            packed ? h * *problem_.total_q + first + i : (b * problem_.heads_q + h) * problem_.seqlen_q + i;
+        visit((first + i) * problem_.heads_q + h, lse_row);
       }
     }
   }
+}
+
+void CaseData::set_forward(const Tensor& o, const Tensor& lse) {
+  Tensor &to_o = tensor("o"), &to_lse = tensor("lse");
+  std::vector<double> row(static_cast<std::size_t>(o.row_elements()));
+  double value = 0;
+  for_each_query_row([&](int64_t o_row, int64_t lse_row) {
+    o.get_row(o_row, row.data());
+    to_o.set_row(o_row, row.data());
+    lse.get_row(lse_row, &value);
+    to_lse.set_row(lse_row, &value);
+  });
 }
 
 Buffers CaseData::masters() const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -43,8 +44,12 @@ class CaseData {
   // "q", "k", "v", "dout", "bias", ... as in Buffers; throws Error(invalid_argument) for one that the Problem does not
   // have.
   Tensor& tensor(std::string_view name);
+  const Tensor& tensor(std::string_view name) const { return const_cast<CaseData*>(this)->tensor(name); }
   // The forward's results, which the backward reads: o as fp64 values in logical order, lse as fp32.
   void set_forward(const Tensor& o, const Tensor& lse);
+
+  // visit(row of o or q, row of lse) for each query that takes part and each head.
+  void for_each_query_row(const std::function<void(std::int64_t, std::int64_t)>& visit) const;
 
   std::int64_t length_q(std::int64_t batch) const { return lengths_q_[static_cast<std::size_t>(batch)]; }
   std::int64_t length_k(std::int64_t batch) const { return lengths_k_[static_cast<std::size_t>(batch)]; }
@@ -72,7 +77,7 @@ class CaseData {
   void draw_tensors();
   void draw_bias();
   void draw_rows(Operand operand, double factor, void (*attach)(Buffers&, void*));
-  bool seen(std::int64_t batch, std::int64_t key) const;
+  std::vector<bool> seen_keys(std::int64_t batch) const;
 
   Problem problem_;
   Device device_;

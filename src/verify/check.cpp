@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "fattn/error.hpp"
 #include "verify/case_line.hpp"
@@ -47,14 +48,12 @@ CaseOutputs run_on_masters(const Problem& problem, const Buffers& masters, const
 }
 
 // The backward of an oracle takes o in its own out_dtype; o holds exact values of the problem's.
-CaseOutputs run_host(const CaseData& data, const char* arithmetic, DType out) {
-  const Problem problem = on_masters(data.problem(), out);
-  Buffers buffers = data.masters();
-  if (problem.pass != Pass::backward || out == output_dtype(data.problem())) {
-    return run_on_masters(problem, buffers, row_name(problem.pass, arithmetic));
+CaseOutputs run_host(const Problem& problem, Buffers buffers, const CaseData& data, const char* arithmetic, DType out) {
+  Problem p = on_masters(problem, out);
+  if (p.pass != Pass::backward || out == output_dtype(problem)) {
+    return run_on_masters(p, buffers, row_name(p.pass, arithmetic));
   }
-  const Tensor& o = const_cast<CaseData&>(data).tensor("o");
-  Problem p = problem;
+  const Tensor& o = data.tensor("o");
   p.strides.o = std::nullopt;
   Tensor widened("o", out, extents_of(p, Operand::o));
   widened.set_values(o.values());
@@ -72,6 +71,35 @@ void add_forward(CaseData& data) {
   const CaseOutputs outputs =
       run_on_masters(on_masters(forward, DType::fp64), data.masters(), "reference_forward_fp64");
   data.set_forward(outputs.tensor("o"), outputs.tensor("lse"));
+}
+
+// RMS magnitude of what each output adds up. For gradients that is the oracle's with delta = 0, that is, without the
+// cancellation in dS = P (dP - delta): a dlse of dout . o takes delta away. Only where that is cheap: large sums have
+// many terms and the naive's error shows what they cost.
+std::vector<double> magnitudes(const CaseData& data, const CaseOutputs& exact) {
+  const auto rms = [](const CaseOutputs& outputs) {
+    std::vector<double> values;
+    for (const Tensor& tensor : outputs.tensors()) values.push_back(distance(tensor, tensor).reference_rms);
+    return values;
+  };
+  std::vector<double> result = rms(exact);
+  Problem problem = data.problem();
+  if (problem.pass != Pass::backward || flops(problem) > kSmallFlops) return result;
+  Tensor delta("dlse", DType::fp32, data.tensor("lse").extents());
+  data.for_each_query_row([&](std::int64_t o_row, std::int64_t lse_row) {
+    const Tensor &o = data.tensor("o"), &dout = data.tensor("dout");
+    std::vector<double> a(static_cast<std::size_t>(o.row_elements())), b(a.size());
+    o.get_row(o_row, a.data());
+    dout.get_row(o_row, b.data());
+    const double sum = std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+    delta.set_row(lse_row, &sum);
+  });
+  problem.dlse = true;
+  Buffers buffers = data.masters();
+  buffers.dlse = reinterpret_cast<const float*>(delta.bytes().data());
+  const std::vector<double> uncancelled = rms(run_host(problem, buffers, data, "fp64", DType::fp64));
+  for (std::size_t i = 0; i < result.size(); ++i) result[i] = std::max(result[i], uncancelled[i]);
+  return result;
 }
 
 // The naive's distances for these data and, where it is cheap, for more draws: the largest of each.
@@ -99,10 +127,12 @@ std::vector<Distance> yardstick(const CaseData& data, const CaseOutputs& exact) 
 
 }  // namespace
 
-CaseOutputs oracle(const CaseData& data) { return run_host(data, "fp64", DType::fp64); }
+CaseOutputs oracle(const CaseData& data) { return run_host(data.problem(), data.masters(), data, "fp64", DType::fp64); }
+
 CaseOutputs naive(const CaseData& data) {
-  if (data.problem().dtype == DType::fp64) return run_host(data, "fp64", output_dtype(data.problem()));
-  return run_host(data, "naive", output_dtype(data.problem()));
+  const Problem& problem = data.problem();
+  const char* arithmetic = problem.dtype == DType::fp64 ? "fp64" : "naive";
+  return run_host(problem, data.masters(), data, arithmetic, output_dtype(problem));
 }
 
 void run_plan(const Plan& plan, const Buffers& buffers, int runs, Executor* executor) {
@@ -132,10 +162,11 @@ CheckResult check(CaseData& data, std::string_view kernel, int runs) {
   CheckResult result{problem, data.options(), std::string(chosen.kernel()), {}, outputs.damage() + data.damage(), true};
   const CaseOutputs exact = oracle(data);
   const std::vector<Distance> naive_errors = yardstick(data, exact);
+  const std::vector<double> sizes = magnitudes(data, exact);
   for (std::size_t i = 0; i < outputs.tensors().size(); ++i) {
     const Tensor& tensor = outputs.tensors()[i];
     OutputCheck output{tensor.name(), distance(tensor, exact.tensors()[i]), naive_errors[i], {}, false};
-    output.bound = bound(tensor.name(), problem.dtype, tensor.dtype(), output.naive);
+    output.bound = bound(tensor.name(), problem.dtype, tensor.dtype(), output.naive, sizes[i]);
     output.pass = passes(output.error, output.bound);
     result.pass = result.pass && output.pass;
     result.outputs.push_back(output);

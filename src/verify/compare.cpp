@@ -9,6 +9,7 @@ namespace fattn::verify {
 
 Distance distance(const Tensor& result, const Tensor& oracle) {
   Distance d;
+  d.rows = oracle.rows();
   std::vector<double> a(static_cast<std::size_t>(oracle.row_elements())), b(a.size());
   double error_squares = 0, squares = 0;
   for (std::int64_t row = 0; row < oracle.rows(); ++row) {
@@ -46,14 +47,17 @@ double rounding_unit(DType dtype) {
   return 0;
 }
 
-Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive) {
+Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive, double magnitude) {
+  const double four_units = 4 * rounding_unit(DType::fp32);
   if (output == "lse" || output == "max_logit") {
-    const double floor = 4 * rounding_unit(DType::fp32) * std::max(1.0, naive.reference_max);
+    const double floor = four_units * std::max(1.0, naive.reference_max);
     return {2 * naive.max + floor, 2 * naive.rms + floor};
   }
-  const double floor = std::max(rounding_unit(inputs), rounding_unit(stored)) * naive.reference_rms;
-  const double count = static_cast<double>(std::max<std::int64_t>(naive.elements, 1));
-  return {2 * naive.max + floor, 2 * naive.rms + floor / std::sqrt(count)};
+  double unit = std::max(rounding_unit(inputs), rounding_unit(stored));
+  if (inputs != DType::fp64) unit = std::max(unit, four_units);
+  const double floor = unit * magnitude;
+  return {2 * naive.max + floor,
+          2 * naive.rms + floor / std::sqrt(static_cast<double>(std::max<std::int64_t>(naive.rows, 1)))};
 }
 
 bool passes(const Distance& d, const Bound& limit) {
