@@ -92,6 +92,8 @@ python_packages() {
   printf '%s\n' "${wanted[@]}" >>"$stamp"
 }
 
+matplotlib="matplotlib>=3.8,<4"  # what bench/demo_plots.py draws with
+
 # The compiler, its headers and the static runtime of CUDA 13.0, and the two names that CMake looks for and the wheels
 # do not have.
 cuda_wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96
