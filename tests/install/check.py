@@ -104,7 +104,7 @@ class Install:
         require(any(name.startswith("fattn::run(") for name in names), "fattn::run is not exported")
         foreign = [name for name in names if not ours.match(name)]
         require(not foreign, f"libfattn.so exports names that are not ours: {foreign[:5]}")
-        rooms = [name for name in names if re.search(r"fattn::(cpu|reference|cuda|sm\d+|accelerator)::", name)]
+        rooms = [name for name in names if re.search(r"fattn::(cpu|host|reference|cuda|gpu|sm\d+|accelerator)::", name)]
         require(not rooms, f"libfattn.so exports names of its rooms: {rooms[:5]}")
         needed = re.findall(r"NEEDED.*\[(.*)\]", output("readelf", "-d", shared))
         private = [name for name in needed if not re.match(r"(libstdc\+\+|libm|libgcc_s|libc|libdl|librt|libpthread|ld-linux.*)\.so", name)]
