@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random data for a problem, its answer in a wider type, and how far an implementation is from it. Nothing wrong is timed."""
+"""Random data for a problem, its answer in a wider type, and how far an implementation is from it."""
 
 import dataclasses
 import math
@@ -10,8 +10,8 @@ import problem_text
 
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Root of mean squares of the error relative to the answer's, and the largest relative error of one row of one head. Several
-# times what rounding alone gives, far below what one wrong tile gives.
+# Root of mean squares of the error relative to the answer's, and the largest relative error of one row of one head.
+# Several times what rounding alone gives, far below what one wrong tile gives.
 LIMITS = {"bf16": (0.02, 0.15), "fp16": (0.005, 0.05), "fp32": (1e-4, 2e-3)}
 LSE_LIMIT = 0.02
 
@@ -20,9 +20,9 @@ LSE_LIMIT = 0.02
 class Data:
     problem: problem_text.Problem
     device: str
-    q: torch.Tensor     # [batch, seqlen_q, heads_q, head_dim], packed [total_q, heads_q, head_dim]
-    k: torch.Tensor     # [batch, seqlen_k, heads_kv, head_dim]
-    v: torch.Tensor     # [batch, seqlen_k, heads_kv, head_dim_v]
+    q: torch.Tensor  # [batch, seqlen_q, heads_q, head_dim], packed [total_q, heads_q, head_dim]
+    k: torch.Tensor  # [batch, seqlen_k, heads_kv, head_dim]
+    v: torch.Tensor  # [batch, seqlen_k, heads_kv, head_dim_v]
     dout: torch.Tensor  # [batch, seqlen_q, heads_q, head_dim_v]
     cu_seqlens_q: torch.Tensor | None  # [batch + 1]
     cu_seqlens_k: torch.Tensor | None
@@ -58,11 +58,16 @@ def make_data(problem, device, seed=0):
         return torch.randn(*rows, heads, dim, generator=generator, device=device).to(TORCH_DTYPES[problem.dtype])
 
     pairs = problem_text.sequences(problem)
-    return Data(problem, device, normal(False, problem.heads_q, problem.head_dim),
-                normal(True, problem.heads_kv, problem.head_dim), normal(True, problem.heads_kv, problem.head_dim_v),
-                normal(False, problem.heads_q, problem.head_dim_v),
-                None if problem.total_q is None else _cumulative([q for q, _ in pairs], device),
-                None if problem.total_k is None else _cumulative([k for _, k in pairs], device))
+    return Data(
+        problem,
+        device,
+        normal(False, problem.heads_q, problem.head_dim),
+        normal(True, problem.heads_kv, problem.head_dim),
+        normal(True, problem.heads_kv, problem.head_dim_v),
+        normal(False, problem.heads_q, problem.head_dim_v),
+        None if problem.total_q is None else _cumulative([q for q, _ in pairs], device),
+        None if problem.total_k is None else _cumulative([k for _, k in pairs], device),
+    )
 
 
 def dropped(problem, seqlen_q, seqlen_k, device):
@@ -71,7 +76,8 @@ def dropped(problem, seqlen_q, seqlen_k, device):
     if left == problem_text.UNBOUNDED and right == problem_text.UNBOUNDED:
         return None
     distance = torch.arange(seqlen_k, device=device)[None, :] - (
-        torch.arange(seqlen_q, device=device)[:, None] + (seqlen_k - seqlen_q))
+        torch.arange(seqlen_q, device=device)[:, None] + (seqlen_k - seqlen_q)
+    )
     return (distance < -left) | (distance > right)
 
 
@@ -113,7 +119,9 @@ def answer(data, chunk_elements=1 << 26):
             rows_q(lse)[:, queries] = row_lse.transpose(0, 1)
             if backward:
                 dout = take(data.dout, rows_q, queries)
-                ds = (dout @ spread(v).transpose(1, 2)).sub_((dout * out).sum(-1, keepdim=True)).mul_(p).mul_(data.scale)
+                ds = (
+                    (dout @ spread(v).transpose(1, 2)).sub_((dout * out).sum(-1, keepdim=True)).mul_(p).mul_(data.scale)
+                )
                 rows_q(dq)[:, queries] = (ds @ spread(k)).transpose(0, 1)
                 rows_k(dk)[:, keys] = gather(ds.transpose(1, 2) @ q).transpose(0, 1)
                 rows_k(dv)[:, keys] = gather(p.transpose(1, 2) @ dout).transpose(0, 1)
@@ -147,6 +155,8 @@ def complaint(outputs, want, dtype):
             continue
         total, row = errors(got, want[name])
         if not (total <= LIMITS[dtype][0] and row <= LIMITS[dtype][1]):
-            return (f"{name} is off by {total:.3g} (worst row {row:.3g}) of the fp32 answer, "
-                    f"allowed {LIMITS[dtype][0]} ({LIMITS[dtype][1]})")
+            return (
+                f"{name} is off by {total:.3g} (worst row {row:.3g}) of the fp32 answer, "
+                f"allowed {LIMITS[dtype][0]} ({LIMITS[dtype][1]})"
+            )
     return ""

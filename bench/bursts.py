@@ -16,10 +16,10 @@ MOST_CALLS = 40
 
 @dataclasses.dataclass
 class Sample:
-    us: float               # one call
+    us: float  # one call
     sm_clock_mhz: int | None = None
     peak_tflops: float | None = None  # CPU: measured just before and after
-    steady: bool = True               # CPU: those two agree
+    steady: bool = True  # CPU: those two agree
 
 
 class CudaBurst:
@@ -73,7 +73,7 @@ class CudaBurst:
 
 
 class CpuBurst:
-    """Beside each burst the peak of the machine is measured, because a virtual machine's changes from second to second."""
+    """Beside each burst the machine's peak is measured, because a virtual machine's changes from second to second."""
 
     def __init__(self, call, peak):
         self.call, self.peak = call, peak
@@ -106,13 +106,14 @@ def in_turn(bursts, samples, rng=random):
 
 
 def summary(samples):
-    """(median_us, min_us, sm_clock_mhz, peak_flops). The last is what the measured peak would have done in the time of a call,
-    None without one. Samples between two unlike peaks are left out when three others remain."""
+    """(median_us, min_us, sm_clock_mhz, peak_flops). The last is what the measured peak would have done in the time of a
+    call, None without one. Samples between two unlike peaks are left out when three others remain."""
     steady = [sample for sample in samples if sample.steady]
     used = steady if len(steady) >= 3 else samples
 
     def middle(values):
         return statistics.median(values) if values else None
+
     clock = middle([sample.sm_clock_mhz for sample in used if sample.sm_clock_mhz is not None])
     peak = middle([sample.peak_tflops * sample.us * 1e6 for sample in used if sample.peak_tflops is not None])
     times = [sample.us for sample in used]
@@ -120,8 +121,9 @@ def summary(samples):
 
 
 def cpu_peak(dtype):
-    """A function that measures what a matrix product reaches here and now, in TFLOP/s: in `dtype`, or in fp32 where that is
-    faster. About 10 ms a call."""
+    """A function that measures what a matrix product reaches here and now, in TFLOP/s: in `dtype`, or in fp32 where that
+    is faster. About 10 ms a call."""
+
     def product(size, kind):
         a, b = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
         out = torch.empty_like(a)
@@ -133,8 +135,10 @@ def cpu_peak(dtype):
                 torch.mm(a, b, out=out)
                 best = max(best, 2 * size**3 / (time.perf_counter() - begin) / 1e12)
             return best
+
         measure()
         return measure
+
     candidates = [product(768, kind) for kind in {dtype, torch.float32}]
     return max(candidates, key=lambda measure: measure())
 
@@ -143,11 +147,13 @@ def sm_clock(index=0):
     """A function that reads the SM clock in MHz; None where the driver does not tell."""
     try:
         import pynvml
+
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
 
         def read():
             return pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)
+
         read()
         return read
     except Exception:  # no module, no driver, no permission: the clock is extra

@@ -41,12 +41,19 @@ def read(path):
 
 def draw(series, path):
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
     figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for (direction, impl), points in sorted(series.items()):
-        style = {"label": impl if direction == "forward" else f"{impl}, {direction}", "marker": "o", "markersize": 4,
-                 "color": COLOURS.get(impl), "linestyle": "-" if direction == "forward" else "--"}
+        style = {
+            "label": impl if direction == "forward" else f"{impl}, {direction}",
+            "marker": "o",
+            "markersize": 4,
+            "color": COLOURS.get(impl),
+            "linestyle": "-" if direction == "forward" else "--",
+        }
         timed = [(s, t) for s, t, _ in points if t is not None]
         time.plot([s for s, _ in timed], [t for _, t in timed], **style)
         memory.plot([s for s, _, _ in points], [b / 2**20 for _, _, b in points], **style)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text form of a Problem, as far as benchmarks need it. The grammar is in docs/api.md; the library is its parser, and
-tests/bench holds this reading to it."""
+"""The text form of a Problem, as far as benchmarks need it. The grammar is in docs/api.md; the library is its parser,
+and tests/bench holds this reading to it."""
 
 import dataclasses
 import functools
@@ -42,8 +42,17 @@ class Problem:
         return not self.causal and not self.causal_top_left and self.window == (-1, -1) and not self.others
 
 
-WORDS = {"b": "batch", "hq": "heads_q", "hk": "heads_kv", "sq": "seqlen_q", "sk": "seqlen_k", "d": "head_dim",
-         "dv": "head_dim_v", "tq": "total_q", "tk": "total_k"}
+WORDS = {
+    "b": "batch",
+    "hq": "heads_q",
+    "hk": "heads_kv",
+    "sq": "seqlen_q",
+    "sk": "seqlen_k",
+    "d": "head_dim",
+    "dv": "head_dim_v",
+    "tq": "total_q",
+    "tk": "total_k",
+}
 
 
 def parse(text):
@@ -87,8 +96,8 @@ def read_cases(path):
 
 
 def lengths(problem, total, longest):
-    """Lengths of a packed batch: the text gives their number, sum and maximum, this fixes the rest the same way every time.
-    The first is the longest; the others split what is left so that each is about `ratio` times the one before."""
+    """Lengths of a packed batch: the text gives their number, sum and maximum, this fixes the rest the same way every
+    time. The first is the longest; the others split what is left so that each is about `ratio` times the one before."""
     if total is None:
         return [longest] * problem.batch
     left, count = total - longest, problem.batch - 1
@@ -99,8 +108,8 @@ def lengths(problem, total, longest):
     low, high = 0.0, 1.0
     for _ in range(60):  # sum of longest * ratio^i is increasing in ratio
         ratio = (low + high) / 2
-        low, high = (ratio, high) if sum(longest * ratio**(i + 1) for i in range(count)) < left else (low, ratio)
-    result = [min(longest, int(longest * ratio**(i + 1))) for i in range(count)]
+        low, high = (ratio, high) if sum(longest * ratio ** (i + 1) for i in range(count)) < left else (low, ratio)
+    result = [min(longest, int(longest * ratio ** (i + 1))) for i in range(count)]
     short = left - sum(result)
     while short:  # what rounding down lost
         for i in range(count):
@@ -112,8 +121,9 @@ def lengths(problem, total, longest):
 
 def sequences(problem):
     """(seqlen_q, seqlen_k) of each sequence of the batch."""
-    return list(zip(lengths(problem, problem.total_q, problem.seqlen_q),
-                    lengths(problem, problem.total_k, problem.seqlen_k)))
+    return list(
+        zip(lengths(problem, problem.total_q, problem.seqlen_q), lengths(problem, problem.total_k, problem.seqlen_k))
+    )
 
 
 def band(problem, seqlen_q, seqlen_k):

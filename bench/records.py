@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one record of all evidence: a line of JSON for each thing timed. docs/benchmarks.md says what every field means."""
+"""The one record of all evidence: a line of JSON for each thing timed. docs/benchmarks.md says what each field means."""
 
 import json
 import math
@@ -10,9 +10,20 @@ IMPLS = ("fattn", "cudnn", "fa2", "fa4", "fa3", "torch_cpu", "standard")
 
 _number, _text = (int, float), (str,)
 FIELDS = {
-    "run": _text, "date": _text, "commit": _text, "device": _text, "impl": _text, "impl_version": _text, "problem": _text,
-    "kernel": _text + (type(None),), "direction": _text, "median_us": _number, "min_us": _number, "tflops": _number,
-    "fraction_of_peak": _number + (type(None),), "sm_clock_mhz": _number + (type(None),),
+    "run": _text,
+    "date": _text,
+    "commit": _text,
+    "device": _text,
+    "impl": _text,
+    "impl_version": _text,
+    "problem": _text,
+    "kernel": _text + (type(None),),
+    "direction": _text,
+    "median_us": _number,
+    "min_us": _number,
+    "tflops": _number,
+    "fraction_of_peak": _number + (type(None),),
+    "sm_clock_mhz": _number + (type(None),),
     "bytes": _number + (type(None),),
 }
 

@@ -18,20 +18,35 @@ import problem_text
 import records
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LABELS = {"fattn": "fattn", "cudnn": "cuDNN", "fa2": "FA2", "fa4": "FA4", "fa3": "FA3", "torch_cpu": "PyTorch CPU",
-          "standard": "standard"}
-COLOURS = {"fattn": "#d62728", "cudnn": "#2ca02c", "fa2": "#9467bd", "fa4": "#1f77b4", "fa3": "#ff7f0e",
-           "torch_cpu": "#1f77b4", "standard": "#7f7f7f"}
+LABELS = {
+    "fattn": "fattn",
+    "cudnn": "cuDNN",
+    "fa2": "FA2",
+    "fa4": "FA4",
+    "fa3": "FA3",
+    "torch_cpu": "PyTorch CPU",
+    "standard": "standard",
+}
+COLOURS = {
+    "fattn": "#d62728",
+    "cudnn": "#2ca02c",
+    "fa2": "#9467bd",
+    "fa4": "#1f77b4",
+    "fa3": "#ff7f0e",
+    "torch_cpu": "#1f77b4",
+    "standard": "#7f7f7f",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
     """One table (and its pictures): the problems of a case file in one direction, on one kind of device."""
+
     cases: str
     direction: str  # fwd, bwd
     cpu: bool
-    peer: str       # the yardstick of the ratio column
-    grid: bool      # rows are (head_dim, mask, seqlen), else whole problem lines
+    peer: str  # the yardstick of the ratio column
+    grid: bool  # rows are (head_dim, mask, seqlen), else whole problem lines
 
 
 VIEWS = {
@@ -45,6 +60,7 @@ VIEWS = {
 @dataclasses.dataclass
 class Cells:
     """What one run says about a view: cells[problem][impl] is a record; problems in the order of the case file."""
+
     run: str
     problems: list
     cells: dict
@@ -54,8 +70,11 @@ class Cells:
         return [impl for impl in records.IMPLS if any(impl in row for row in self.cells.values())]
 
     def ratios(self, peer):
-        return [row["fattn"]["tflops"] / row[peer]["tflops"] for row in self.cells.values()
-                if "fattn" in row and peer in row]
+        return [
+            row["fattn"]["tflops"] / row[peer]["tflops"]
+            for row in self.cells.values()
+            if "fattn" in row and peer in row
+        ]
 
 
 def newest(view, all_records, cases):
@@ -103,17 +122,25 @@ def table(view, cells):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for problem in cells.problems:
         row = cells.cells[problem]
-        where = [str(problem.head_dim), mask_name(problem), str(problem.seqlen_q)] if view.grid else [
-            f"`{next(iter(row.values()))['problem']}`"]
+        where = (
+            [str(problem.head_dim), mask_name(problem), str(problem.seqlen_q)]
+            if view.grid
+            else [f"`{next(iter(row.values()))['problem']}`"]
+        )
         numbers = [speed(row[impl], view) if impl in row else "-" for impl in impls]
         both = "fattn" in row and view.peer in row
         ratio = f"{row['fattn']['tflops'] / row[view.peer]['tflops']:.2f}" if both else "-"
         lines.append("| " + " | ".join(where + numbers + [ratio]) + " |")
-    notes = [f"{first['device']}, {first['date']}, commit `{first['commit'][:12]}`, run `{cells.run}`, {unit}, median of bursts "
-             "timed in turn in one process (docs/benchmarks.md).",
-             "Versions: " + ", ".join(f"{LABELS[impl]} {versions[impl]}" for impl in impls) + "."]
-    means = [f"{records.geometric_mean(cells.ratios(impl)):.2f} of {LABELS[impl]} ({len(cells.ratios(impl))} cells)"
-             for impl in impls if impl != "fattn" and cells.ratios(impl)]
+    notes = [
+        f"{first['device']}, {first['date']}, commit `{first['commit'][:12]}`, run `{cells.run}`, {unit}, "
+        "median of bursts timed in turn in one process (docs/benchmarks.md).",
+        "Versions: " + ", ".join(f"{LABELS[impl]} {versions[impl]}" for impl in impls) + ".",
+    ]
+    means = [
+        f"{records.geometric_mean(cells.ratios(impl)):.2f} of {LABELS[impl]} ({len(cells.ratios(impl))} cells)"
+        for impl in impls
+        if impl != "fattn" and cells.ratios(impl)
+    ]
     if means:
         notes.append("Geometric mean of fattn: " + ", ".join(means) + ".")
     return "\n".join(lines + ["", " ".join(notes)])
@@ -128,8 +155,9 @@ def rewrite(text, tables, where):
     for name in marks:
         if name not in tables:
             raise SystemExit(f"{where}: no table is called {name!r}; there are {', '.join(tables)}")
-    return pattern.sub(lambda match: f"<!-- bench:begin {match[1]} -->\n{tables[match[1]]}\n<!-- bench:end {match[1]} -->",
-                       text)
+    return pattern.sub(
+        lambda match: f"<!-- bench:begin {match[1]} -->\n{tables[match[1]]}\n<!-- bench:end {match[1]} -->", text
+    )
 
 
 def pages(root):
@@ -140,6 +168,7 @@ def save(figure, path):
     """PNG with a palette: a third of the size, no visible loss in line art."""
     import io
     from PIL import Image
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,23 +178,43 @@ def save(figure, path):
 
 def draw_grid(view, name, cells, folder):
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
     dims = sorted({problem.head_dim for problem in cells.problems})
     masks = [mask for mask in ("full", "causal") if any(mask_name(p) == mask for p in cells.problems)]
     for ratio in (False, True):
-        figure, axes = plt.subplots(len(masks), len(dims), figsize=(3.4 * len(dims) + 0.6, 2.6 * len(masks) + 0.8),
-                                    sharex=True, sharey=True, squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(
+            len(masks),
+            len(dims),
+            figsize=(3.4 * len(dims) + 0.6, 2.6 * len(masks) + 0.8),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
         for mask, row in zip(masks, axes):
             for dim, axis in zip(dims, row):
-                here = sorted((p for p in cells.problems if p.head_dim == dim and mask_name(p) == mask),
-                              key=lambda p: p.seqlen_q)
+                here = sorted(
+                    (p for p in cells.problems if p.head_dim == dim and mask_name(p) == mask), key=lambda p: p.seqlen_q
+                )
                 for impl in cells.impls:
-                    points = [(p.seqlen_q, cells.cells[p]) for p in here if impl in cells.cells[p]
-                              and (not ratio or view.peer in cells.cells[p])]
+                    points = [
+                        (p.seqlen_q, cells.cells[p])
+                        for p in here
+                        if impl in cells.cells[p] and (not ratio or view.peer in cells.cells[p])
+                    ]
                     values = [c[impl]["tflops"] / (c[view.peer]["tflops"] if ratio else 1) for _, c in points]
-                    axis.plot([s for s, _ in points], values, marker="o", markersize=3, color=COLOURS[impl],
-                              linewidth=2 if impl == "fattn" else 1, label=LABELS[impl])
+                    axis.plot(
+                        [s for s, _ in points],
+                        values,
+                        marker="o",
+                        markersize=3,
+                        color=COLOURS[impl],
+                        linewidth=2 if impl == "fattn" else 1,
+                        label=LABELS[impl],
+                    )
                 axis.set_xscale("log", base=2)
                 axis.grid(alpha=0.3)
                 axis.set_title(f"head_dim {dim}, {mask}", fontsize=9)
@@ -181,16 +230,24 @@ def draw_grid(view, name, cells, folder):
 
 def draw_bars(view, name, cells, folder):
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
     figure, axis = plt.subplots(figsize=(9, 0.55 * len(cells.problems) + 1.4), layout="constrained")
     height = 0.8 / len(cells.impls)
     for place, impl in enumerate(cells.impls):
-        rows = [(i + place * height, cells.cells[p][impl]["tflops"] * 1e3) for i, p in enumerate(cells.problems)
-                if impl in cells.cells[p]]
+        rows = [
+            (i + place * height, cells.cells[p][impl]["tflops"] * 1e3)
+            for i, p in enumerate(cells.problems)
+            if impl in cells.cells[p]
+        ]
         axis.barh([y for y, _ in rows], [x for _, x in rows], height=height, color=COLOURS[impl], label=LABELS[impl])
-    axis.set_yticks([i + 0.4 - height / 2 for i in range(len(cells.problems))],
-                    [next(iter(cells.cells[p].values()))["problem"] for p in cells.problems], fontsize=7)
+    axis.set_yticks(
+        [i + 0.4 - height / 2 for i in range(len(cells.problems))],
+        [next(iter(cells.cells[p].values()))["problem"] for p in cells.problems],
+        fontsize=7,
+    )
     axis.invert_yaxis()
     axis.set_xlabel("GFLOP/s")
     axis.grid(axis="x", alpha=0.3)
@@ -207,8 +264,10 @@ def main(arguments=None):
     root = options.root
     try:
         all_records = records.read_all(root / "bench/results")
-        chosen = {name: newest(view, all_records, problem_text.read_cases(root / "bench/cases" / view.cases))
-                  for name, view in VIEWS.items()}
+        chosen = {
+            name: newest(view, all_records, problem_text.read_cases(root / "bench/cases" / view.cases))
+            for name, view in VIEWS.items()
+        }
     except ValueError as error:
         raise SystemExit(str(error)) from None
     tables = {name: table(view, chosen[name]) for name, view in VIEWS.items()}
@@ -236,8 +295,9 @@ def main(arguments=None):
             continue
         for impl in cells.impls:
             if impl != "fattn" and cells.ratios(impl):
-                print(f"{name}: run {cells.run}, fattn is {records.geometric_mean(cells.ratios(impl)):.3f} of {LABELS[impl]} "
-                      f"(geometric mean of {len(cells.ratios(impl))} cells)")
+                ratios = cells.ratios(impl)
+                mean = f"{records.geometric_mean(ratios):.3f} of {LABELS[impl]}"
+                print(f"{name}: run {cells.run}, fattn is {mean} (geometric mean of {len(ratios)} cells)")
         try:
             (draw_grid if view.grid else draw_bars)(view, name, cells, root / "docs/img")
         except ImportError as error:

@@ -7,8 +7,10 @@ import unittest
 
 import demo_plots
 
-ROWS = [{"seqlen": s, "impl": impl, "time_ms": t, "bytes": s * 100} for s, impl, t in
-        ((512, "fattn", 2.0), (256, "fattn", 1.0), (256, "standard", 3), (512, "standard", None))]
+ROWS = [
+    {"seqlen": s, "impl": impl, "time_ms": t, "bytes": s * 100}
+    for s, impl, t in ((512, "fattn", 2.0), (256, "fattn", 1.0), (256, "standard", 3), (512, "standard", None))
+]
 
 
 class DemoPlots(unittest.TestCase):
@@ -24,7 +26,12 @@ class DemoPlots(unittest.TestCase):
         self.assertEqual(series[("forward", "standard")][1], (512, None, 51200))
 
     def test_bad_lines_are_named(self):
-        for line in ("{", "[1]", '{"seqlen": 1, "impl": "fattn", "time_ms": 1}', '{"seqlen": "x", "impl": "a", "time_ms": 1, "bytes": 1}'):
+        for line in (
+            "{",
+            "[1]",
+            '{"seqlen": 1, "impl": "fattn", "time_ms": 1}',
+            '{"seqlen": "x", "impl": "a", "time_ms": 1, "bytes": 1}',
+        ):
             self.path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n")
             with self.assertRaisesRegex(SystemExit, "scaling.jsonl:2", msg=line):
                 demo_plots.read(self.path)

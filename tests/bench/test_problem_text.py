@@ -16,7 +16,9 @@ def brute_pairs(seqlen_q, seqlen_k, keep):
 class Parse(unittest.TestCase):
     def test_every_field(self):
         p = parse("bwd b2 hq8 hk2 sq100 sk200 d128 dv64 tq150 tk300 fp16 causal window=7,-1 lse")
-        self.assertEqual((p.direction, p.batch, p.heads_q, p.heads_kv, p.seqlen_q, p.seqlen_k), ("bwd", 2, 8, 2, 100, 200))
+        self.assertEqual(
+            (p.direction, p.batch, p.heads_q, p.heads_kv, p.seqlen_q, p.seqlen_k), ("bwd", 2, 8, 2, 100, 200)
+        )
         self.assertEqual((p.head_dim, p.head_dim_v, p.total_q, p.total_k, p.dtype), (128, 64, 150, 300, "fp16"))
         self.assertEqual((p.causal, p.window, p.lse, p.others), (True, (7, -1), True, frozenset()))
 
@@ -62,14 +64,25 @@ class Counts(unittest.TestCase):
 
     def test_flops(self):
         self.assertEqual(problem_text.flops(parse("fwd b2 hq3 sq10 d64 dv32 bf16")), 2 * 2 * 3 * 100 * (64 + 32))
-        self.assertEqual(problem_text.flops(parse("bwd b2 hq3 sq10 d64 dv32 bf16")), 2 * 2 * 3 * 100 * (3 * 64 + 2 * 32))
+        self.assertEqual(
+            problem_text.flops(parse("bwd b2 hq3 sq10 d64 dv32 bf16")), 2 * 2 * 3 * 100 * (3 * 64 + 2 * 32)
+        )
 
     def test_bytes(self):
-        self.assertEqual(problem_text.tensor_bytes(parse("fwd b1 hq4 hk2 sq10 sk20 d8 bf16 lse")),
-                         2 * (10 * 4 * 8 * 2 + 20 * 2 * 8 * 2) + 4 * 10 * 4)
+        self.assertEqual(
+            problem_text.tensor_bytes(parse("fwd b1 hq4 hk2 sq10 sk20 d8 bf16 lse")),
+            2 * (10 * 4 * 8 * 2 + 20 * 2 * 8 * 2) + 4 * 10 * 4,
+        )
 
     def test_lengths(self):
-        for batch, total, longest in ((1, 64, 64), (15, 16384, 4096), (4, 400, 100), (5, 100, 100), (9, 700, 300), (4, 1, 1)):
+        for batch, total, longest in (
+            (1, 64, 64),
+            (15, 16384, 4096),
+            (4, 400, 100),
+            (5, 100, 100),
+            (9, 700, 300),
+            (4, 1, 1),
+        ):
             p = parse(f"fwd b{batch} sq{longest} tq{total} d8 fp32")
             lengths = problem_text.lengths(p, total, longest)
             self.assertEqual((len(lengths), sum(lengths), max(lengths)), (batch, total, longest))
@@ -93,8 +106,10 @@ class CaseFiles(unittest.TestCase):
             problems = [parse(line) for line in problem_text.read_cases(CASES / name)]
             self.assertEqual(len(problems), 36)
             for p in problems:
-                self.assertEqual((p.direction, p.batch * p.seqlen_q, p.heads_q * p.head_dim, p.dtype),
-                                 (direction, 16384, 2048, "bf16"))
+                self.assertEqual(
+                    (p.direction, p.batch * p.seqlen_q, p.heads_q * p.head_dim, p.dtype),
+                    (direction, 16384, 2048, "bf16"),
+                )
                 self.assertEqual(p.lse, direction == "fwd")
 
     def test_packed_case_spans_the_promised_lengths(self):

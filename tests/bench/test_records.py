@@ -7,9 +7,23 @@ import unittest
 
 import records
 
-GOOD = {"run": "20260131T235959Z", "date": "2026-01-31", "commit": "abc", "device": "NVIDIA H200", "impl": "fattn",
-        "impl_version": "0.1.0", "problem": "fwd sq8 d64 bf16", "kernel": "row", "direction": "forward", "median_us": 2.0,
-        "min_us": 1.5, "tflops": 3, "fraction_of_peak": 0.5, "sm_clock_mhz": 1980, "bytes": 4096}
+GOOD = {
+    "run": "20260131T235959Z",
+    "date": "2026-01-31",
+    "commit": "abc",
+    "device": "NVIDIA H200",
+    "impl": "fattn",
+    "impl_version": "0.1.0",
+    "problem": "fwd sq8 d64 bf16",
+    "kernel": "row",
+    "direction": "forward",
+    "median_us": 2.0,
+    "min_us": 1.5,
+    "tflops": 3,
+    "fraction_of_peak": 0.5,
+    "sm_clock_mhz": 1980,
+    "bytes": 4096,
+}
 
 
 class Check(unittest.TestCase):
@@ -19,8 +33,19 @@ class Check(unittest.TestCase):
             records.check(GOOD | {name: None})
 
     def test_bad_values(self):
-        bad = {"run": "2026-01-31", "date": "31.1.2026", "impl": "mine", "direction": "fwd", "median_us": 1.0, "min_us": 0,
-               "tflops": -1, "fraction_of_peak": float("nan"), "bytes": "many", "commit": None, "sm_clock_mhz": True}
+        bad = {
+            "run": "2026-01-31",
+            "date": "31.1.2026",
+            "impl": "mine",
+            "direction": "fwd",
+            "median_us": 1.0,
+            "min_us": 0,
+            "tflops": -1,
+            "fraction_of_peak": float("nan"),
+            "bytes": "many",
+            "commit": None,
+            "sm_clock_mhz": True,
+        }
         for name, value in bad.items():
             with self.assertRaises(records.RecordError, msg=name):
                 records.check(GOOD | {name: value})

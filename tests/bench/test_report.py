@@ -45,7 +45,9 @@ class Report(unittest.TestCase):
         return (self.root / "README.md").read_text()
 
     def test_rewrites_then_check_passes_then_notices_a_change(self):
-        self.results(record("20260101T000000Z", LINES[0], "fattn", 600.0), record("20260101T000000Z", LINES[0], "cudnn", 500.0))
+        self.results(
+            record("20260101T000000Z", LINES[0], "fattn", 600.0), record("20260101T000000Z", LINES[0], "cudnn", 500.0)
+        )
         self.assertEqual(self.run_report("--check"), 1)
         self.assertIn("old", self.readme())
         self.assertEqual(self.run_report(), 0)
@@ -63,10 +65,14 @@ class Report(unittest.TestCase):
 
     def test_newest_run_that_fits(self):
         old, new, single = "20260101T000000Z", "20260102T000000Z", "20260103T000000Z"
-        rows = [record(run, line, impl, speed) for run, speed in ((old, 100.0), (new, 200.0)) for line in LINES
-                for impl in ("fattn", "cudnn")]
-        rows += [record(single, LINES[0], impl, 999.0) for impl in ("fattn", "cudnn")]    # one cell of three
-        rows += [record("20260104T000000Z", line, "fattn", 888.0) for line in LINES]      # no peer
+        rows = [
+            record(run, line, impl, speed)
+            for run, speed in ((old, 100.0), (new, 200.0))
+            for line in LINES
+            for impl in ("fattn", "cudnn")
+        ]
+        rows += [record(single, LINES[0], impl, 999.0) for impl in ("fattn", "cudnn")]  # one cell of three
+        rows += [record("20260104T000000Z", line, "fattn", 888.0) for line in LINES]  # no peer
         self.results(*rows)
         self.run_report()
         self.assertIn("200", self.readme())
@@ -81,8 +87,10 @@ class Report(unittest.TestCase):
 
     def test_cpu_runs_stay_out_of_gpu_tables(self):
         (self.root / "README.md").write_text(PAGE + PAGE.replace("forward", "cpu_forward"))
-        self.results(record("20260101T000000Z", LINES[0], "fattn", 0.2, kernel="cpu_avx2_forward", sm_clock_mhz=None),
-                     record("20260101T000000Z", LINES[0], "torch_cpu", 0.1, sm_clock_mhz=None))
+        self.results(
+            record("20260101T000000Z", LINES[0], "fattn", 0.2, kernel="cpu_avx2_forward", sm_clock_mhz=None),
+            record("20260101T000000Z", LINES[0], "torch_cpu", 0.1, sm_clock_mhz=None),
+        )
         self.run_report()
         gpu, cpu = self.readme().split("bench:end forward")
         self.assertIn("No results recorded yet.", gpu)
@@ -90,9 +98,13 @@ class Report(unittest.TestCase):
 
     def test_geometric_mean_leaves_out_cells_without_peer(self):
         run = "20260101T000000Z"
-        self.results(record(run, LINES[0], "fattn", 100.0), record(run, LINES[0], "cudnn", 100.0),
-                     record(run, LINES[1], "fattn", 400.0), record(run, LINES[1], "cudnn", 100.0),
-                     record(run, LINES[2], "fattn", 123.0))
+        self.results(
+            record(run, LINES[0], "fattn", 100.0),
+            record(run, LINES[0], "cudnn", 100.0),
+            record(run, LINES[1], "fattn", 400.0),
+            record(run, LINES[1], "cudnn", 100.0),
+            record(run, LINES[2], "fattn", 123.0),
+        )
         self.run_report()
         self.assertIn("2.00 of cuDNN (2 cells)", self.readme())
         self.assertIn("| 128 | causal | 16384 | 123 | - | - |", self.readme())
