@@ -73,7 +73,7 @@ void require_strides(const Problem& p, Operand operand) {
   Wide span = 1;
   for (int i = 0; i < 4; ++i) span += Wide{std::max<int64_t>(extent[i] - 1, 0)} * stride[i];
   require(span <= kMaxElements, "{} spans more than 2^56 elements; nearest: smaller extents or strides", name);
-  if (!is_output(p, operand)) return;
+  if (!is_output(p, operand) || shape.empty()) return;
 
   // From the innermost dimension out, each must step over all that lies inside it.
   static constexpr std::array<const char*, 4> kNames = {"batch", "seqlen", "head", "dim"};
