@@ -257,6 +257,7 @@ def time_problem(text, impls, options, library, clock):
     if problem.direction not in DIRECTIONS:
         raise problem_text.ProblemError(f"peers time fwd and bwd, not {problem.direction}")
     flops = problem_text.flops(problem)  # also refuses words that the peers could not be told
+    text = text.partition("|")[0].strip()
     text = library.canonical(text) if library else text
     log(text)
     data = agreement.make_data(problem, options.device)

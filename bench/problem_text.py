@@ -3,7 +3,6 @@
 and tests/bench holds this reading to it."""
 
 import dataclasses
-import functools
 import re
 
 DTYPE_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "e4m3": 1}
@@ -32,6 +31,9 @@ class Problem:
     window: tuple[int, int] = (-1, -1)
     lse: bool = False
     others: frozenset = frozenset()  # words that this reading does not interpret
+    # Packed: the data behind a bar of a case line, not part of the problem.
+    lengths_q: tuple[int, ...] | None = dataclasses.field(default=None, compare=False)
+    lengths_k: tuple[int, ...] | None = dataclasses.field(default=None, compare=False)
 
     @property
     def packed(self):
@@ -56,8 +58,9 @@ WORDS = {
 
 
 def parse(text):
-    """One line to a Problem. Words that are not understood stay in `others`."""
+    """A problem, or a case line `problem | lengths_q=... lengths_k=...`. Words not understood stay in `others`."""
     fields, others = {}, set()
+    text, _, data = text.partition("|")
     words = text.split()
     if not words or words[0] not in ("fwd", "bwd", "decode"):
         raise ProblemError(f"a problem begins with fwd, bwd or decode: {text!r}")
@@ -85,6 +88,11 @@ def parse(text):
     fields.setdefault("heads_kv", fields.get("heads_q", 1))
     fields.setdefault("seqlen_k", fields["seqlen_q"])
     fields["head_dim_v"] = fields.get("head_dim_v") or fields["head_dim"]
+    for word in data.split():
+        name, _, value = word.partition("=")
+        if name not in ("lengths_q", "lengths_k"):
+            raise ProblemError(f"benchmarks draw their own data: {word!r}")
+        fields[name] = tuple(int(x) for x in value.split(","))
     return Problem(direction=words[0], others=frozenset(others), **fields)
 
 
@@ -95,11 +103,15 @@ def read_cases(path):
     return [line for line in lines if line]
 
 
-def lengths(problem, total, longest):
-    """Lengths of a packed batch: the text gives their number, sum and maximum, this fixes the rest the same way every
-    time. The first is the longest; the others split what is left so that each is about `ratio` times the one before."""
+def lengths(problem, total, longest, given=None):
+    """Lengths of a packed batch. Where the line does not give them: the problem says their number, sum and maximum, and
+    this fixes the rest the same way every time. The first is the longest, the others fall by a constant ratio."""
     if total is None:
         return [longest] * problem.batch
+    if given is not None:
+        if len(given) != problem.batch or not all(0 <= each <= longest for each in given) or sum(given) != total:
+            raise ProblemError(f"lengths {given} do not fit {problem.batch} sequences, {longest} at most, {total} in all")
+        return list(given)
     left, count = total - longest, problem.batch - 1
     if left < 0 or left > count * longest:
         raise ProblemError(f"{problem.batch} sequences of at most {longest} cannot have {total} rows together")
@@ -121,9 +133,8 @@ def lengths(problem, total, longest):
 
 def sequences(problem):
     """(seqlen_q, seqlen_k) of each sequence of the batch."""
-    return list(
-        zip(lengths(problem, problem.total_q, problem.seqlen_q), lengths(problem, problem.total_k, problem.seqlen_k))
-    )
+    lengths_q = lengths(problem, problem.total_q, problem.seqlen_q, problem.lengths_q)
+    return list(zip(lengths_q, lengths(problem, problem.total_k, problem.seqlen_k, problem.lengths_k)))
 
 
 def band(problem, seqlen_q, seqlen_k):
@@ -137,7 +148,6 @@ def band(problem, seqlen_q, seqlen_k):
     return left, right
 
 
-@functools.lru_cache(maxsize=None)
 def visible_pairs(problem):
     """Visible (query, key) pairs of all heads together, exact for the band masks."""
     if problem.others:

@@ -87,6 +87,13 @@ class Counts(unittest.TestCase):
             lengths = problem_text.lengths(p, total, longest)
             self.assertEqual((len(lengths), sum(lengths), max(lengths)), (batch, total, longest))
             self.assertGreaterEqual(min(lengths), 0)
+        given = parse("fwd b3 sq9 tq12 tk9 sk9 d8 fp32 | lengths_q=0,9,3 lengths_k=9,0,0")
+        self.assertEqual(problem_text.sequences(given), [(0, 9), (9, 0), (3, 0)])
+        for bad in ("lengths_q=9,9,3", "lengths_q=10,1,1", "lengths_q=9,3"):
+            with self.assertRaises(problem_text.ProblemError, msg=bad):
+                problem_text.sequences(parse(f"fwd b3 sq9 tq12 d8 fp32 | {bad}"))
+        with self.assertRaises(problem_text.ProblemError):
+            parse("fwd sq9 d8 fp32 | seed=3")
         with self.assertRaises(problem_text.ProblemError):
             problem_text.lengths(parse("fwd b2 sq8 tq17 d8 fp32"), 17, 8)
 
