@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/ptx/address.cuh"
+#include "cuda/ptx/fence.cuh"
+#include "cuda/ptx/setmaxnreg.cuh"
+#include "cuda/sm90/forward_compute.cuh"
+#include "cuda/sm90/forward_load.cuh"
+#include "cuda/sm90/forward_params.hpp"
+
+// The forward kernel for Hopper. Read next: forward_config.hpp (shapes), schedule.hpp (work), forward_load.cuh,
+// forward_compute.cuh, forward_store.cuh; docs/sm90_forward.md tells the whole schedule.
+namespace fattn::gpu::sm90 {
+
+template <ForwardTile tile>
+__device__ __forceinline__ void init_barriers(ForwardShared<tile>& memory, std::uint32_t shared) {
+  using Shared = ForwardShared<tile>;
+  constexpr int readers = 4 * tile.compute_warpgroups();  // one lane of each computing warp arrives
+  tile::RingPosition<1>::init(shared + offsetof(Shared, q_barriers), readers);
+  tile::RingPosition<tile.k_stages>::init(shared + offsetof(Shared, k_barriers), readers);
+  tile::RingPosition<tile.v_stages>::init(shared + offsetof(Shared, v_barriers), readers);
+  for (int& overflow : memory.overflow) overflow = 0;
+  ptx::fence_mbarrier_init();
+}
+
+// A block stays on its multiprocessor and works on one item after the other. Warpgroup 0 loads; each of the others owns
+// 64 query rows of the item.
+template <class Traits>
+__global__ void __launch_bounds__(Traits::tile.threads(), 1)
+    forward(const __grid_constant__ typename Traits::Params params) {
+  constexpr ForwardTile tile = Traits::tile;
+  extern __shared__ __align__(1024) unsigned char dynamic[];
+  auto& memory = reinterpret_cast<typename Traits::Shared&>(dynamic);
+  const std::uint32_t shared = ptx::shared_address(dynamic);
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform, and the compiler knows
+
+  if (threadIdx.x == 0) init_barriers<tile>(memory, shared);
+  __syncthreads();
+
+  if (warpgroup == 0) {
+    ptx::setmaxnreg_dec<tile.load_registers>();
+    if (threadIdx.x == 0) ForwardLoad<Traits>{params, memory, shared}.run();
+  } else {
+    ptx::setmaxnreg_inc<tile.compute_registers>();
+    ForwardCompute<Traits>{params, memory, shared, warpgroup - 1}.run();
+  }
+}
+
+}  // namespace fattn::gpu::sm90

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/sm90/forward_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <limits>
+
+#include "core/lower.hpp"
+#include "cuda/device.hpp"
+#include "cuda/sm90/tensor_map.hpp"
+
+namespace fattn::gpu::sm90 {
+namespace {
+
+constexpr double kLog2e = 1.4426950408889634;
+
+TensorShape shape_of(const Problem& problem, Operand operand) {
+  const bool keys = operand == Operand::k || operand == Operand::v;
+  return {.batch = problem.batch,
+          .rows = keys ? problem.seqlen_k : problem.seqlen_q,
+          .heads = keys ? problem.heads_kv : problem.heads_q,
+          .columns = operand == Operand::q || operand == Operand::k ? problem.head_dim : head_dim_v(problem),
+          .strides = strides(problem, operand)};
+}
+
+Band band_of(const Problem& problem) {
+  return Band::of(lower_band(problem.mask), static_cast<int>(problem.seqlen_q), static_cast<int>(problem.seqlen_k));
+}
+
+std::string decline_options(const Problem& problem) {
+  if (problem.total_q || problem.total_k) return "cu_seqlens: this row has dense batches";
+  if (problem.seqused_q || problem.seqused_k) return "seqused: this row has sequences of full length";
+  if (problem.kv_cache) return "kv_cache: this row has dense keys and values";
+  if (problem.mask.documents) return "mask = documents: this row has causal, causal_top_left, window, chunk";
+  if (problem.mask.prefix) return "mask = prefix: this row has causal, causal_top_left, window, chunk";
+  if (problem.mask.block_sparse) return "mask = block_sparse: this row has causal, causal_top_left, window, chunk";
+  if (problem.score.softcap != 0) return fmt::format("softcap = {}: this row has 0", problem.score.softcap);
+  if (problem.score.bias) return "bias: this row has none";
+  if (problem.score.alibi != Alibi::none) return "alibi: this row has none";
+  if (problem.sinks) return "sinks: this row has none";
+  if (problem.dropout > 0) return fmt::format("dropout = {}: this row has 0", problem.dropout);
+  if (problem.descale.kind != DescaleKind::none) return "descale: this row has none";
+  if (problem.return_max_logit) return "max_logit: this row does not write it";
+  return {};
+}
+
+std::string decline_scale(const Problem& problem) {
+  const double scale = std::abs(softmax_scale(problem)) * kLog2e;
+  if (scale <= FLT_MAX / 2) return {};
+  return fmt::format("softmax_scale = {}: this row has magnitudes up to {}", softmax_scale(problem), FLT_MAX / 4);
+}
+
+IdentityScore score_of(double scale) {
+  if (std::abs(scale) * kLog2e < FLT_MIN) return {.scale_log2 = 1.f, .query_and = 0, .query_xor = 0};
+  return {.scale_log2 = static_cast<float>(std::abs(scale) * kLog2e),
+          .query_and = ~0u,
+          .query_xor = scale < 0 ? 0x80008000u : 0u};
+}
+
+std::int64_t items_of(const Problem& problem, int m) {
+  return (problem.seqlen_q + m - 1) / m * problem.heads_q * problem.batch;
+}
+
+}  // namespace
+
+std::string decline_forward(const ForwardRow& row, const Problem& problem, const Device& device) {
+  if (std::string reason = decline_device(device); !reason.empty()) return reason;
+  if (device.shared_memory_per_block < static_cast<std::int64_t>(row.shared_bytes))
+    return fmt::format("shared_memory_per_block = {}: this row needs {}", device.shared_memory_per_block,
+                       row.shared_bytes);
+  if (problem.pass != Pass::forward) return fmt::format("pass = {}: this row has forward", to_string(problem.pass));
+  if (problem.dtype != row.dtype)
+    return fmt::format("dtype = {}: this row has {}", to_string(problem.dtype), to_string(row.dtype));
+  if (output_dtype(problem) != row.dtype)
+    return fmt::format("out_dtype = {}: this row has {}", to_string(output_dtype(problem)), to_string(row.dtype));
+  if (problem.head_dim != row.tile.d)
+    return fmt::format("head_dim = {}: this row has {}", problem.head_dim, row.tile.d);
+  if (head_dim_v(problem) != row.tile.dv)
+    return fmt::format("head_dim_v = {}: this row has {}", head_dim_v(problem), row.tile.dv);
+  if (std::string reason = decline_options(problem); !reason.empty()) return reason;
+  if (std::string reason = decline_scale(problem); !reason.empty()) return reason;
+  // The keys that some query sees must be one interval: others are not read, so that NaN in them goes nowhere.
+  if (const Band band = band_of(problem); band.chunk > 0 && band.right < 0)
+    return fmt::format(
+        "chunk = {} with causal_top_left and seqlen_q = {}, seqlen_k = {}: this row has seqlen_q >= seqlen_k",
+        band.chunk, problem.seqlen_q, problem.seqlen_k);
+  if (problem.alignment < 16) return fmt::format("alignment = {}: this row needs 16", problem.alignment);
+  for (const Operand operand : {Operand::q, Operand::k, Operand::v, Operand::o})
+    if (std::string reason = decline_strides(to_string(operand), shape_of(problem, operand)); !reason.empty())
+      return reason;
+  if (items_of(problem, row.tile.m) > std::numeric_limits<int>::max() / 2 ||
+      problem.heads_q * problem.batch > std::numeric_limits<int>::max() / 2)
+    return fmt::format("batch * heads_q = {}: this row has up to 2^30 tiles of {} queries",
+                       problem.batch * problem.heads_q, row.tile.m);
+  return {};
+}
+
+ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const Device& device) {
+  const Band band = band_of(problem);
+  const int m = row.tile.m, seqlen_q = static_cast<int>(problem.seqlen_q);
+  ForwardPlan plan{};
+  plan.limits = lower_band(problem.mask);
+  plan.score = score_of(softmax_scale(problem));
+  plan.keys_begin = band.visible(0).begin;
+  plan.keys_end = std::max(band.visible(seqlen_q - 1).end, plan.keys_begin);
+
+  Schedule& schedule = plan.schedule;
+  schedule.heads = static_cast<int>(problem.heads_q);
+  schedule.batch = static_cast<int>(problem.batch);
+  schedule.row_tiles = (seqlen_q + m - 1) / m;
+  schedule.items = static_cast<int>(items_of(problem, m));
+  // Where all row tiles take equally long, the heads that share keys go one after the other. Else as many as fit in
+  // half of the L2 cache go together, so that the longest come first.
+  const std::int64_t group = problem.heads_q / problem.heads_kv;
+  const TileWalk first = walk_tiles(band, 0, std::min(m, seqlen_q), row.tile.n);
+  const TileWalk last = walk_tiles(band, (schedule.row_tiles - 1) * m, seqlen_q, row.tile.n);
+  std::int64_t kv_heads = 1;
+  if (first.end - first.begin != last.end - last.begin)
+    kv_heads = device.l2_bytes / 2 / (2 * std::max<std::int64_t>(1, problem.seqlen_k) * (row.tile.d + row.tile.dv));
+  schedule.section_heads = static_cast<int>(std::clamp<std::int64_t>(
+      kv_heads * group, group,
+      std::min<std::int64_t>(problem.heads_q * problem.batch, std::numeric_limits<int>::max() / schedule.row_tiles)));
+  return plan;
+}
+
+Launch launch_forward(const ForwardRow& row, const Problem& problem, const Device& device) {
+  auto plan = std::make_shared<const ForwardPlan>(plan_forward(row, problem, device));
+  Launch launch;
+  launch.shape = {
+      .tile = fmt::format("{}x{}, {}+{} stages", row.tile.m, row.tile.n, row.tile.k_stages, row.tile.v_stages),
+      .grid = std::min<std::int64_t>(plan->schedule.items, device.sm_count),
+      .threads = row.tile.threads(),
+      .shared_memory_bytes = static_cast<std::int64_t>(row.shared_bytes)};
+  launch.workspace_bytes = 2 * sizeof(int);  // the work counters
+  launch.prepared = std::move(plan);
+  return launch;
+}
+
+DenseSource dense_source(const ForwardRow& row, const Problem& problem, const ForwardPlan& plan,
+                         const Buffers& buffers) {
+  DenseSource source{};
+  source.first_key = plan.keys_begin;
+  source.heads_per_kv = static_cast<int>(problem.heads_q / problem.heads_kv);
+  source.seqlen_q = static_cast<int>(problem.seqlen_q);
+  source.seqlen_k = static_cast<int>(problem.seqlen_k);
+  source.q = encode(buffers.q, row.dtype, shape_of(problem, Operand::q), 64);
+  source.o = encode(buffers.o, row.dtype, shape_of(problem, Operand::o), 64);
+  // Where no query sees a key, the maps must still be of something: rows before its first read as zeros.
+  if (plan.keys_begin == plan.keys_end) {
+    source.first_key = 1 << 29;
+    source.heads_per_kv = 1;
+    source.k = encode(buffers.q, row.dtype, shape_of(problem, Operand::q), row.tile.n);
+    source.v = encode(buffers.o, row.dtype, shape_of(problem, Operand::o), row.tile.n);
+    return source;
+  }
+  const auto seen = [&](Operand operand, const void* data) {
+    TensorShape shape = shape_of(problem, operand);
+    const auto* first = static_cast<const char*>(data) + 2 * shape.strides.seqlen * plan.keys_begin;
+    shape.rows = plan.keys_end - plan.keys_begin;
+    return encode(first, row.dtype, shape, row.tile.n);
+  };
+  source.k = seen(Operand::k, buffers.k);
+  source.v = seen(Operand::v, buffers.v);
+  return source;
+}
+
+}  // namespace fattn::gpu::sm90

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "algebra/host_device.hpp"
+#include "algebra/mask_band.hpp"
+
+// Which work there is and in which order: pure arithmetic, the same on the host and the device.
+namespace fattn::gpu::sm90 {
+
+// The key tiles of one work item, walked from end - 1 down to begin, at least one. Tiles in [plain_begin, plain_end)
+// need no element mask, and every row has met a key in the tiles walked before them.
+struct TileWalk {
+  int begin;
+  int plain_begin;
+  int plain_end;
+  int end;
+};
+
+// `mask` is bound to a sequence, with one interval of keys per query whose ends grow with the query.
+template <class BoundMask>
+FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_end, int tile) {
+  const TileRange range = mask.tiles(query_begin, query_end, tile);
+  if (range.begin == range.end) return {0, 0, 0, 1};  // sees nothing: one tile, all of it masked
+  // The keys that every row sees. After the tile of the last of them each row has met a key.
+  const int common_begin = mask.visible(query_end - 1).begin, common_end = mask.visible(query_begin).end;
+  const int met = common_end > common_begin ? (common_end - 1) / tile : range.begin;
+  return {range.begin, range.interior_begin, max_of(range.interior_begin, min_of(met, range.interior_end)), range.end};
+}
+
+// One item: `m` query rows of one head of one sequence, all their keys.
+struct Item {
+  int row;  // first query row; negative: there is no more work
+  int head;
+  int batch;
+  int unused;
+  TileWalk tiles;
+};
+
+// Items in the order they are handed out. Heads are taken in sections whose keys and values stay in the L2 cache; in a
+// section the later rows of all heads come first, because under a causal mask they take longest.
+struct Schedule {
+  int items;
+  int row_tiles;      // of one head
+  int section_heads;  // (batch, head) pairs taken together
+  int heads;
+  int batch;
+
+  // Row, head and batch of an item.
+  FATTN_HD Item item(int index, int m) const {
+    const int section_items = section_heads * row_tiles, section = index / section_items;
+    const int rest = index - section * section_items, first = section * section_heads;
+    const int here = min_of(section_heads, heads * batch - first);
+    const int pair = first + rest % here;
+    Item item{};
+    item.row = (row_tiles - 1 - rest / here) * m;
+    item.batch = pair / heads;
+    item.head = pair - item.batch * heads;
+    return item;
+  }
+};
+
+}  // namespace fattn::gpu::sm90
