@@ -16,7 +16,7 @@ enum class DeviceKind : std::uint8_t { cpu, cuda };
 struct Device {
   DeviceKind kind = DeviceKind::cpu;
   int index = -1;    // CUDA ordinal, 0 for the CPU; -1: described only
-  std::string name;  // "NVIDIA H200", "AMD EPYC"
+  std::string name = {};  // "NVIDIA H200", "AMD EPYC"
 
   int compute_capability = 0;  // CUDA: 90 for Hopper
   int sm_count = 0;

@@ -20,7 +20,7 @@ enum class Operand : std::uint8_t { q, k, v, o, dout, dq, dk, dv };
 
 // Strides of the tensors that are not contiguous in [batch, seqlen, heads, head_dim] (packed: [total, heads, head_dim]).
 struct Layouts {
-  std::optional<Strides> q, k, v, o, dout, dq, dk, dv;
+  std::optional<Strides> q = {}, k = {}, v = {}, o = {}, dout = {}, dq = {}, dk = {}, dv = {};
   friend bool operator==(const Layouts&, const Layouts&) = default;
 };
 
@@ -38,7 +38,7 @@ struct Descale {
 struct Problem {
   Pass pass = Pass::forward;
   DType dtype = DType::bf16;       // of q, k, v, dout
-  std::optional<DType> out_dtype;  // of o, dq, dk, dv; unset: dtype, or bf16 when dtype is e4m3
+  std::optional<DType> out_dtype = {};  // of o, dq, dk, dv; unset: dtype, or bf16 when dtype is e4m3
 
   std::int64_t batch = 1;
   std::int64_t heads_q = 1;
@@ -49,20 +49,20 @@ struct Problem {
   std::int64_t head_dim_v = 0;  // of v and o; 0: head_dim
 
   // Set: q, o (k, v) are packed [total, heads, head_dim], cu_seqlens_q (cu_seqlens_k) in Buffers say where sequences begin.
-  std::optional<std::int64_t> total_q;
-  std::optional<std::int64_t> total_k;
+  std::optional<std::int64_t> total_q = {};
+  std::optional<std::int64_t> total_k = {};
   bool seqused_q = false;  // Buffers::seqused_q [batch] says how many rows of each sequence count
   bool seqused_k = false;
 
-  Layouts strides;
+  Layouts strides = {};
   std::int64_t alignment = 16;  // bytes: every tensor's address is a multiple
 
-  std::optional<double> softmax_scale;  // unset: 1 / sqrt(head_dim)
-  Mask mask;
-  Score score;
+  std::optional<double> softmax_scale = {};  // unset: 1 / sqrt(head_dim)
+  Mask mask = {};
+  Score score = {};
   bool sinks = false;   // one logit a query head that enters the denominator only
   double dropout = 0;   // probability that a weight is dropped, in [0, 1)
-  Descale descale;
+  Descale descale = {};
 
   bool return_lse = false;        // forward writes lse; backward always reads it
   bool return_max_logit = false;  // forward writes the largest scaled score of each query head
@@ -73,7 +73,7 @@ struct Problem {
   bool deterministic = false;    // the same bits on every run
   bool batch_invariant = false;  // a sequence's bits do not depend on the rest of the batch
 
-  std::optional<KvCache> kv_cache;
+  std::optional<KvCache> kv_cache = {};
 
   friend bool operator==(const Problem&, const Problem&) = default;
 };

@@ -25,7 +25,7 @@ enum class Alibi : std::uint8_t { none, per_head, per_batch_and_head };
 //   s = softmax_scale * (q.k);  s = softcap * tanh(s / softcap);  s += bias;  s -= slope * |query + seqlen_k - seqlen_q - key|
 struct Score {
   double softcap = 0;  // 0: none
-  std::optional<Bias> bias;
+  std::optional<Bias> bias = {};
   Alibi alibi = Alibi::none;  // slopes [heads_q] or [batch, heads_q], fp32
   friend bool operator==(const Score&, const Score&) = default;
 };
