@@ -98,6 +98,13 @@ TEST(CudaReference, WidestHeads) {
   both_passes("b1 hq2 hk1 sq65 sk130 d576 dv512 bf16 causal");
 }
 
+// Sums over many tiles.
+TEST(CudaReference, LongKeys) {
+  FATTN_NEEDS_GPU();
+  both_passes("b1 hq2 hk1 sq80 sk16384 d128 bf16");
+  both_passes("b1 hq2 hk1 sq3000 sk70 d64 fp32 causal_top_left window=-1,2900 bias=k", "dbias");
+}
+
 // Packed, with sequences that are empty on one side or on both, and rows that belong to none.
 TEST(CudaReference, EmptySequences) {
   FATTN_NEEDS_GPU();
