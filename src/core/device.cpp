@@ -55,7 +55,7 @@ int parse_count(std::string_view text, std::string_view whole) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   require(error == std::errc() && end == text.data() + text.size(), "device = {} needs a number after ':'; nearest: {}",
-          quoted(whole), whole.starts_with("cpu") ? "cpu:1" : "cuda:0");
+          in_quotes(whole), whole.starts_with("cpu") ? "cpu:1" : "cuda:0");
   return value;
 }
 
@@ -107,7 +107,7 @@ Device parse_device(const std::string& text) {
   if (text == "h200") return h200();
   if (text == "a100") return a100();
   static constexpr std::array<std::string_view, 5> kNames = {"cpu", "cuda", "h100", "h200", "a100"};
-  fail(Status::invalid_argument, "device = {} is unknown; nearest: {}", quoted(text), nearest_word(text, kNames));
+  fail(Status::invalid_argument, "device = {} is unknown; nearest: {}", in_quotes(text), nearest_word(text, kNames));
 }
 
 }  // namespace fattn

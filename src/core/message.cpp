@@ -27,10 +27,12 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::string quoted(std::string_view word) {
-  std::string text = "'";
+std::string in_quotes(std::string_view word) {
+  std::string text(1, '\'');
   for (const char c : word.substr(0, kLongestWord)) text += c >= ' ' && c <= '~' ? c : '?';
-  return text + (word.size() > kLongestWord ? "...'" : "'");
+  if (word.size() > kLongestWord) text += "...";
+  text += '\'';
+  return text;
 }
 
 std::string_view nearest_word(std::string_view word, std::span<const std::string_view> words) {

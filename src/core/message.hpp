@@ -24,7 +24,7 @@ void require(bool condition, fmt::format_string<Args...> text, Args&&... args) {
 }
 
 // A word of hostile length or content, made fit for a message.
-std::string quoted(std::string_view word);
+std::string in_quotes(std::string_view word);
 
 // The word with the smallest edit distance; empty when `words` is.
 std::string_view nearest_word(std::string_view word, std::span<const std::string_view> words);

@@ -33,7 +33,7 @@ const Row& row_named(std::span<const Row> table, std::string_view name) {
     if (row.name == name) return row;
     names.push_back(row.name);
   }
-  fail(Status::invalid_argument, "kernel = {} is not a row of this library; nearest: {}", quoted(name),
+  fail(Status::invalid_argument, "kernel = {} is not a row of this library; nearest: {}", in_quotes(name),
        nearest_word(name, names));
 }
 
@@ -59,7 +59,7 @@ const Kernel& forced_row(std::span<const Row> table, const Problem& problem, con
     }
   }
   if (chosen == nullptr) {
-    fail(Status::unsupported, "kernel = {} has no {} row for {}:{}\n  problem: {}", quoted(forced),
+    fail(Status::unsupported, "kernel = {} has no {} row for {}:{}\n  problem: {}", in_quotes(forced),
          to_string(problem.pass), name_of(device.kind), others, to_string(problem));
   }
   if (const std::string reason = refusal(*chosen, problem, device); !reason.empty()) {
@@ -92,7 +92,7 @@ Plan plan_from(std::span<const Row> table, const Problem& problem, const Device&
   auto state = std::make_shared<detail::PlanState>();
   state->problem = problem;
   state->device = device;
-  state->kernel = trimmed(forced).empty() ? &first_row(table, problem, device, state->refusals)
+  state->kernel = split(forced).empty() ? &first_row(table, problem, device, state->refusals)
                                           : &forced_row(table, problem, device, forced);
   state->launch = state->kernel->prepare(state->problem, state->device);
   return Plan(std::move(state));

@@ -48,8 +48,7 @@ Match match(std::string_view text) {
   const std::size_t equals = text.find('=');
   if (equals != text.npos) {
     const Word* word = find_word(text.substr(0, equals));
-    const bool takes = word != nullptr && (word->form == WordForm::value || word->form == WordForm::option);
-    return {word, text.substr(equals + 1), takes && equals + 1 < text.size()};
+    return {word, text.substr(equals + 1), word != nullptr && word->form != WordForm::flag && equals + 1 < text.size()};
   }
   if (const Word* word = find_word(text); word != nullptr) {
     return {word, {}, word->form == WordForm::flag || word->form == WordForm::option};
@@ -75,7 +74,7 @@ Pass read_pass(std::string_view text) {
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i] == text) return static_cast<Pass>(i);
   }
-  fail(Status::invalid_argument, "problem begins with {}, which is not fwd, bwd or decode; nearest: {}", quoted(text),
+  fail(Status::invalid_argument, "problem begins with {}, which is not fwd, bwd or decode; nearest: {}", in_quotes(text),
        nearest_word(text, names));
 }
 
@@ -91,10 +90,10 @@ Problem parse_problem(std::string_view text) {
   const auto given = [&](const Word* word) { return std::find(seen.begin(), seen.end(), word) != seen.end(); };
   for (std::size_t i = 1; i < parts.size(); ++i) {
     const auto [word, value, well_formed] = match(parts[i]);
-    require(word != nullptr, "word {} of the problem is unknown; nearest: {}", quoted(parts[i]), nearest_to(parts[i]));
+    require(word != nullptr, "word {} of the problem is unknown; nearest: {}", in_quotes(parts[i]), nearest_to(parts[i]));
     WordValue reader(parts[i], word->usage, value);
     if (!well_formed) reader.refuse();
-    require(!given(word), "word {} of the problem gives {} a second time; nearest: once", quoted(parts[i]), word->name);
+    require(!given(word), "word {} of the problem gives {} a second time; nearest: once", in_quotes(parts[i]), word->name);
     seen.push_back(word);
     word->read(problem, reader);
     reader.finish();

@@ -253,7 +253,7 @@ std::span<const std::string_view> pass_words() { return kPassWords; }
 std::span<const std::string_view> dtype_words() { return kDTypeWords; }
 
 void WordValue::refuse() const {
-  fail(Status::invalid_argument, "word {} of the problem is malformed; nearest: {}", quoted(word_), usage_);
+  fail(Status::invalid_argument, "word {} of the problem is malformed; nearest: {}", in_quotes(word_), usage_);
 }
 
 std::string_view WordValue::item() {
@@ -270,7 +270,7 @@ std::int64_t WordValue::integer() {
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   require(error != std::errc::result_out_of_range, "word {} of the problem has a number beyond 64 bits; nearest: {}",
-          quoted(word_), digits.starts_with('-') ? INT64_MIN : INT64_MAX);
+          in_quotes(word_), digits.starts_with('-') ? INT64_MIN : INT64_MAX);
   if (error != std::errc() || end != digits.data() + digits.size()) refuse();
   return value;
 }
@@ -280,7 +280,7 @@ double WordValue::real() {
   double value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   require(error != std::errc::result_out_of_range, "word {} of the problem has a number beyond fp64; nearest: {}",
-          quoted(word_), usage_);
+          in_quotes(word_), usage_);
   if (error != std::errc() || end != digits.data() + digits.size()) refuse();
   return value;
 }

@@ -14,7 +14,7 @@
 namespace fattn {
 
 enum class WordForm : std::uint8_t {
-  number,  // b4
+  number,  // b4, read also as b=4
   dtype,   // bf16
   flag,    // causal
   value,   // window=1024,0
