@@ -75,9 +75,9 @@ def dropped(problem, seqlen_q, seqlen_k, device):
     left, right = problem_text.band(problem, seqlen_q, seqlen_k)
     if left == problem_text.UNBOUNDED and right == problem_text.UNBOUNDED:
         return None
-    distance = torch.arange(seqlen_k, device=device)[None, :] - (
-        torch.arange(seqlen_q, device=device)[:, None] + (seqlen_k - seqlen_q)
-    )
+    keys = torch.arange(seqlen_k, device=device, dtype=torch.int32)[None, :]
+    diagonals = torch.arange(seqlen_k - seqlen_q, seqlen_k, device=device, dtype=torch.int32)[:, None]
+    distance = keys - diagonals
     return (distance < -left) | (distance > right)
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is timed: an implementation bound to the data of one problem."""
 
+import math
+
 import torch
 
 import agreement
@@ -81,11 +83,14 @@ class FattnCall(Call):
             if problem.total_q is None
             else [problem.heads_q, problem.total_q]
         )
-        empty = lambda like: torch.empty_like(like)
+
+        def poisoned(like):  # what is not written must not agree by chance
+            return torch.full_like(like, math.nan)
+
         if problem.direction == "fwd":
-            self.written = {"o": empty(data.dout)}
+            self.written = {"o": poisoned(data.dout)}
             if problem.lse:
-                self.written["lse"] = torch.empty(lse_shape, dtype=torch.float32, device=data.device)
+                self.written["lse"] = torch.full(lse_shape, math.nan, device=data.device)
             given = {}
         else:
             want = agreement.answer(data)  # o and lse, as the forward pass would have left them
@@ -94,7 +99,7 @@ class FattnCall(Call):
                 "lse": want["lse"].float().contiguous().reshape(lse_shape),
                 "dout": data.dout,
             }
-            self.written = {"dq": empty(data.q), "dk": empty(data.k), "dv": empty(data.v)}
+            self.written = {"dq": poisoned(data.q), "dk": poisoned(data.k), "dv": poisoned(data.v)}
         given |= {"q": data.q, "k": data.k, "v": data.v}
         given |= {
             name: value

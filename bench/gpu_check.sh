@@ -57,10 +57,10 @@ tests() {
   while IFS= read -r binary; do
     ran=$((ran + 1))
     echo "== $binary" >>"$log"
-    "$binary" --gtest_brief=1 >>"$log" 2>&1 || { status=1; echo "== FAILED: $binary" >>"$log"; }
+    "$binary" >>"$log" 2>&1 || { status=1; echo "== FAILED: $binary" >>"$log"; }
   done < <(find "$build/tests" -maxdepth 2 -type f -executable -name 'test_*cuda*' | sort)
   [ $ran -gt 0 ] || status=1
-  result tests "$([ $status = 0 ] && echo passed || echo FAILED) ($ran binaries)"
+  result tests "$([ $status = 0 ] && echo passed || echo FAILED) ($ran binaries, $(grep -c '^\[  SKIPPED \] [^0-9].*(' "$log") tests skipped)"
 }
 
 check() {

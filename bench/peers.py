@@ -11,6 +11,7 @@ is named and not timed. Records go to bench/results/<date>_<device>_<name>.jsonl
 import argparse
 import datetime
 import functools
+import inspect
 import pathlib
 import platform
 import re
@@ -131,7 +132,9 @@ def fa4(data):
     problem = data.problem
     require(not problem.causal_top_left, "aligns bottom-right only")
     window = tuple(None if side < 0 else side for side in problem.window)
-    options = dict(softmax_scale=data.scale, causal=problem.causal, window_size=window, return_lse=True)
+    options = dict(softmax_scale=data.scale, causal=problem.causal, window_size=window)
+    if "return_lse" in inspect.signature(flash_attn_func).parameters:
+        options["return_lse"] = problem.lse
     if problem.packed:
         options |= dict(
             cu_seqlens_q=data.cu_seqlens_q,
@@ -341,6 +344,7 @@ def main(arguments=None):
         impls = {impl: impls[impl] for impl in options.impls.split(",")}
 
     log(f"{options.device_name}, torch {torch.__version__}, run {options.run}, {', '.join(impls)}")
+    torch.set_float32_matmul_precision("highest")  # the answer is fp32, not tf32
     clock = lambda: None
     if options.device == "cuda":
         clock = bursts.sm_clock(torch.cuda.current_device())

@@ -110,7 +110,9 @@ def lengths(problem, total, longest, given=None):
         return [longest] * problem.batch
     if given is not None:
         if len(given) != problem.batch or not all(0 <= each <= longest for each in given) or sum(given) != total:
-            raise ProblemError(f"lengths {given} do not fit {problem.batch} sequences, {longest} at most, {total} in all")
+            raise ProblemError(
+                f"lengths {given} do not fit {problem.batch} sequences, {longest} at most, {total} in all"
+            )
         return list(given)
     left, count = total - longest, problem.batch - 1
     if left < 0 or left > count * longest:
