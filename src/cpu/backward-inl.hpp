@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/score-inl.hpp"
+
+// The backward pass for one block of the score matrix, and what comes before and after. Tiles of keys are the outer
+// loop: K and V are packed once for all queries of the block. A vector is one query and kLanes keys.
+namespace fattn::host::FATTN_TARGET {
+
+// One tile of scores of one query head.
+struct GradientTile {
+  Band band;
+  std::int64_t batch;
+  std::int64_t head;
+  std::int64_t head_kv;
+  float slope;  // ALiBi
+  int query;    // first of the tile, within the sequence
+  int rows;
+  int key;  // first of the tile
+  int keys;
+  bool masked;         // some pair may be invisible
+  const float* lse;    // [rows]
+  const float* delta;  // [rows]
+};
+
+// sum[i] = a row i . b row i for one panel of rows, in the order in which qk() sums: where o is a row of v, because the
+// query sees one key, dP - delta is then exactly 0.
+inline void dot_panel(const RowsSource& a, const RowsSource& b, float* packed, float* sum) {
+  float* const packed_b = packed + std::int64_t{a.columns} * kPanel;
+  pack_transposed(a, packed);
+  pack_transposed(b, packed_b);
+  for (int j = 0; j < kPanel; j += kLanes) {
+    Vec total = zero();
+    for (int k = 0; k < a.columns; k += kDepth) {
+      Vec part = zero();
+      const int end = min_of(a.columns, k + kDepth);
+      for (int i = k; i < end; ++i) part = fma(load(packed + i * kPanel + j), load(packed_b + i * kPanel + j), part);
+      total = k == 0 ? part : total + part;
+    }
+    store(sum + j, total);
+  }
+}
+
+// delta = rowsum(dO o O) - dlse for one tile of queries, and their part of dsink.
+inline void delta_item(const BackwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t q_tile, int lane) {
+  const BackwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const Rows queries = g.queries(work.buffers, batch);
+  const int query = static_cast<int>(q_tile) * plan.tile.q;
+  const int rows = min_of(queries.length - query, plan.tile.q);
+  const BackwardScratch scratch = work.scratch(lane);
+  const float* const lse = work.buffers.lse + g.lse_offset(batch, queries.begin + query, head);
+  float* const delta = work.sums.delta + head * plan.q_rows + work.q_row(batch, queries) + query;
+  double dsink = 0;
+  for (int panel = 0; panel < rows; panel += kPanel) {
+    const int count = min_of(kPanel, rows - panel);
+    // A row that saw nothing takes no part; its dout may be anything.
+    for (int i = 0; i < count; ++i) scratch.seen_q[i] = lse[panel + i] != -kInfinity;
+    const std::int64_t row = queries.begin + query + panel;
+    float sums[kPanel];
+    dot_panel(plan.dout.rows(work.buffers.dout, batch, row, head, count, g.dv, scratch.seen_q),
+              plan.o.rows(work.buffers.o, batch, row, head, count, g.dv, scratch.seen_q), scratch.q, sums);
+    for (int i = 0; i < count; ++i) {
+      delta[panel + i] = sums[i];
+      if (!scratch.seen_q[i]) continue;
+      if (g.problem.dlse) delta[panel + i] -= work.buffers.dlse[g.lse_offset(batch, row, head) + i];
+      if (!g.problem.dsink) continue;
+      const double difference = static_cast<double>(work.buffers.sinks[head]) - static_cast<double>(lse[panel + i]);
+      dsink -= __builtin_exp(difference) * static_cast<double>(delta[panel + i]);
+    }
+  }
+  if (g.problem.dsink) {
+    work.sums.dsink[(head * g.problem.batch + batch) * plan.q_tiles + q_tile] = static_cast<float>(dsink);
+  }
+}
+
+// Where the dS of one query go besides the products.
+struct BiasSums {
+  float* matrix = nullptr;   // dbias of the tile's first pair
+  std::int64_t stride = 0;   // to the next query
+  float* queries = nullptr;  // [rows]
+  float* keys = nullptr;     // [keys]
+};
+
+inline BiasSums bias_sums(const BackwardWork& work, const GradientTile& tile, const Rows& queries, const Rows& keys) {
+  const BackwardPlan& plan = work.plan;
+  BiasSums sums;
+  switch (plan.bias_gradient) {
+    case BiasGradient::none: break;
+    case BiasGradient::matrix:
+      sums.matrix = work.buffers.dbias + plan.geometry.bias_offset(tile.batch, tile.head, tile.query, tile.key);
+      sums.stride = plan.geometry.bias_row_stride();
+      break;
+    case BiasGradient::queries:
+      sums.queries = work.sums.dbias + tile.head * plan.q_rows + work.q_row(tile.batch, queries) + tile.query;
+      break;
+    case BiasGradient::keys:
+      sums.keys = work.sums.dbias + tile.head * plan.k_rows + work.k_row(tile.batch, keys) + tile.key;
+      break;
+  }
+  return sums;
+}
+
+// Scores become weights P = exp(s - lse) and dP becomes dS, both rounded to the dtype of the inputs.
+template <DType dtype, bool general>
+void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTile& tile,
+                           const BackwardScratch& scratch, const BiasSums& sums) {
+  const Vec scale = splat(g.scale), log2e = splat(kLog2e), slope = splat(tile.slope);
+  const Softcap softcap(g.softcap);
+  const int padded = round_up(tile.keys, kPanel);
+  for (int i = 0; i < tile.rows; ++i) {
+    float* const p = scratch.p + i * size.k;
+    float* const ds = scratch.ds + i * size.k;
+    const float row_lse = tile.lse[i];
+    if (row_lse == -kInfinity) {
+      __builtin_memset(p, 0, static_cast<std::size_t>(padded) * sizeof(float));
+      __builtin_memset(ds, 0, static_cast<std::size_t>(padded) * sizeof(float));
+      continue;
+    }
+    const Vec minus_lse = splat(-row_lse), delta = splat(tile.delta[i]);
+    const IntVec first = splat(scratch.first[i]), last = splat(scratch.last[i]);
+    const IntVec diagonal = splat(tile.band.diagonal(tile.query + i));
+    Vec total = zero();
+    for (int j = 0; j < padded; j += kLanes) {
+      const MaskVec keep = within(count_from(j), first, last);
+      Vec difference, slope_of_cap = splat(1.0f);
+      if (general) {
+        Vec score = softcap.apply(load(p + j) * scale);
+        slope_of_cap = softcap.derivative(score);
+        if (scratch.bias != nullptr) {
+          score = score + load(scratch.bias + (j / kPanel * size.q + i) * kPanel + j % kPanel);
+        }
+        difference = score - alibi(slope, diagonal, count_from(tile.key + j)) + minus_lse;
+      } else {
+        difference = fma(load(p + j), scale, minus_lse);
+      }
+      const Vec weight = select(keep, exp2(difference * log2e), zero());
+      // Chosen, not multiplied: dP of an invisible pair may be anything.
+      const Vec gradient = select(keep, weight * (load(ds + j) - delta), zero());
+      store(p + j, Format<dtype>::round(weight));
+      store(ds + j, Format<dtype>::round(general ? gradient * slope_of_cap : gradient));
+      if (!general) continue;
+      if (sums.keys != nullptr) store(sums.keys + j, load(sums.keys + j) + gradient);
+      if (sums.queries != nullptr) total = total + gradient;
+      if (sums.matrix != nullptr) {
+        float* const to = sums.matrix + i * sums.stride + j;
+        if (j + kLanes <= tile.keys) {
+          store(to, load(to) + gradient);
+        } else {
+          float lanes[kLanes];
+          store(lanes, gradient);
+          for (int lane = 0; j + lane < tile.keys; ++lane) to[lane] += lanes[lane];
+        }
+      }
+    }
+    if (sums.queries != nullptr) sums.queries[i] += sum(total);
+  }
+}
+
+template <DType dtype>
+void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTile& tile,
+                           const BackwardScratch& scratch, const BiasSums& sums) {
+  return g.plain ? weights_and_gradients<dtype, false>(g, size, tile, scratch, sums)
+                 : weights_and_gradients<dtype, true>(g, size, tile, scratch, sums);
+}
+
+// Intervals of visible keys, counted within the tile, and which queries see any key of it. Returns null when all do.
+inline const bool* visible_keys(const GradientTile& tile, const BackwardScratch& scratch) {
+  bool all = true;
+  for (int i = 0; i < tile.rows; ++i) {
+    const Interval visible = tile.masked ? tile.band.visible(tile.query + i) : Interval{tile.key, tile.key + tile.keys};
+    scratch.first[i] = max_of(0, visible.begin - tile.key);
+    scratch.last[i] = min_of(tile.keys, visible.end - tile.key);
+    scratch.seen_q[i] = scratch.first[i] < scratch.last[i] && tile.lse[i] != -kInfinity;
+    all = all && scratch.seen_q[i];
+  }
+  return all ? nullptr : scratch.seen_q;
+}
+
+// S = Q K^T, dP = dO V^T, P and dS, then dV += P^T dO, dK += dS^T Q, dQ += dS K.
+inline void gradient_step(const BackwardWork& work, const GradientTile& tile, const Rows& queries, const Rows& keys,
+                          const BackwardScratch& scratch) {
+  const BackwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const Tile size = plan.tile;
+  const bool* const seen = visible_keys(tile, scratch);
+  const std::int64_t row = queries.begin + tile.query;
+  pack_panels(plan.q.rows(work.buffers.q, tile.batch, row, tile.head, tile.rows, g.d, seen), size.q, scratch.q);
+  pack_panels(plan.dout.rows(work.buffers.dout, tile.batch, row, tile.head, tile.rows, g.dv, seen), size.q,
+              scratch.dout);
+  if (scratch.bias != nullptr) {
+    pack_panels(g.bias(work.buffers, tile.batch, tile.head, tile.query, tile.key, tile.rows, tile.keys), size.q,
+                scratch.bias);
+  }
+
+  const RowsOperand q{scratch.q, kPanel, std::int64_t{size.q} * kPanel};
+  const RowsOperand dout{scratch.dout, kPanel, std::int64_t{size.q} * kPanel};
+  for (int key = 0; key < tile.keys; key += kPanel) {
+    qk<Into::overwrite>(q, tile.rows, scratch.k_transposed + std::int64_t{key} * g.d, g.d, scratch.p + key, size.k);
+    qk<Into::overwrite>(dout, tile.rows, scratch.v_transposed + std::int64_t{key} * g.dv, g.dv, scratch.ds + key,
+                        size.k);
+  }
+
+  const BiasSums sums = bias_sums(work, tile, queries, keys);
+  switch (g.problem.dtype) {
+    case DType::bf16: weights_and_gradients<DType::bf16>(g, size, tile, scratch, sums); break;
+    case DType::fp16: weights_and_gradients<DType::fp16>(g, size, tile, scratch, sums); break;
+    default: weights_and_gradients<DType::fp32>(g, size, tile, scratch, sums); break;
+  }
+
+  const std::int64_t k_row = tile.head_kv * plan.k_rows + work.k_row(tile.batch, keys) + tile.key;
+  const std::int64_t q_row = tile.head * plan.q_rows + work.q_row(tile.batch, queries) + tile.query;
+  for (int column = 0; column < g.dv; column += kPanel) {
+    pv(scratch.p, size.k, tile.keys, scratch.dout + std::int64_t{column} * size.q, tile.rows, nullptr,
+       work.sums.dv + k_row * plan.dv_columns + column, plan.dv_columns);
+  }
+  const RowsOperand ds{scratch.ds, size.k, kPanel};
+  for (int column = 0; column < g.d; column += kPanel) {
+    pv(scratch.ds, size.k, tile.keys, scratch.q + std::int64_t{column} * size.q, tile.rows, nullptr,
+       work.sums.dk + k_row * plan.d + column, plan.d);
+    qk<Into::add>(ds, tile.rows, scratch.k + std::int64_t{column} * size.k, tile.keys,
+                  work.sums.dq + q_row * plan.d + column, plan.d);
+  }
+}
+
+// One block: queries of q_chunk x keys of k_chunk, for all query heads that share the key head.
+inline void block_item(const BackwardWork& work, std::int64_t batch, std::int64_t head_kv, std::int64_t q_chunk,
+                       std::int64_t k_chunk, int lane) {
+  const BackwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const Tile size = plan.tile;
+  const Rows queries = g.queries(work.buffers, batch), keys = g.keys(work.buffers, batch);
+  const std::int64_t q_first = q_chunk * plan.chunk, k_first = k_chunk * plan.chunk;
+  if (q_first >= queries.length || k_first >= keys.length) return;
+  const int q_begin = static_cast<int>(q_first), q_end = min_of(queries.length, q_begin + plan.chunk);
+  const int k_begin = static_cast<int>(k_first), k_end = min_of(keys.length, k_begin + plan.chunk);
+
+  const BackwardScratch scratch = work.scratch(lane);
+  const Band band = Band::of(g.limits, queries.length, keys.length);
+  for (int key = k_begin; key < k_end; key += size.k) {
+    const int count = min_of(size.k, k_end - key);
+    const TileRange range = band.tiles_for(key, key + count, size.q);
+    const int begin = max_of(range.begin, q_begin / size.q), end = min_of(range.end, ceil_div(q_end, size.q));
+    if (begin >= end) continue;
+
+    // One interior tile of queries sees every key.
+    const bool some_interior = max_of(begin, range.interior_begin) < min_of(end, range.interior_end);
+    if (!some_interior) mark_seen_keys(band, q_begin, q_end, key, count, scratch.seen_k);
+    const bool* const seen = some_interior ? nullptr : scratch.seen_k;
+    const RowsSource k = plan.k.rows(work.buffers.k, batch, keys.begin + key, head_kv, count, g.d, seen);
+    const RowsSource v = plan.v.rows(work.buffers.v, batch, keys.begin + key, head_kv, count, g.dv, seen);
+    pack_panels(k, size.k, scratch.k);
+    pack_transposed(k, scratch.k_transposed);
+    pack_transposed(v, scratch.v_transposed);
+
+    for (std::int64_t head = head_kv * g.group; head < (head_kv + 1) * g.group; ++head) {
+      const float* const lse = work.buffers.lse + g.lse_offset(batch, queries.begin, head);
+      const float* const delta = work.sums.delta + head * plan.q_rows + work.q_row(batch, queries);
+      for (int t = begin; t < end; ++t) {
+        const int query = t * size.q;
+        const GradientTile tile{.band = band,
+                                .batch = batch,
+                                .head = head,
+                                .head_kv = head_kv,
+                                .slope = g.slope(work.buffers, batch, head),
+                                .query = query,
+                                .rows = min_of(size.q, q_end - query),
+                                .key = key,
+                                .keys = count,
+                                .masked = t < range.interior_begin || t >= range.interior_end,
+                                .lse = lse + query,
+                                .delta = delta + query};
+        gradient_step(work, tile, queries, keys, scratch);
+      }
+    }
+  }
+}
+
+// Rows of one tensor: sums * factor for those that take part, 0 for those past the length.
+inline void write_gradient(const Tensor& tensor, void* out, std::int64_t batch, std::int64_t head, const Rows& rows,
+                           std::int64_t begin, std::int64_t end, const float* sums, std::int64_t stride, float factor,
+                           int columns) {
+  for (std::int64_t row = begin; row < end; ++row) {
+    void* const to = tensor.at(out, batch, rows.begin + row, head);
+    if (row < rows.length) {
+      store_row(tensor.dtype, sums + row * stride, factor, columns, to);
+    } else {
+      __builtin_memset(to, 0, static_cast<std::size_t>(columns) * static_cast<std::size_t>(tensor.element_bytes));
+    }
+  }
+}
+
+// The rows that a tile of `size` rows writes: its own, and in the last tile all that follow.
+inline Interval rows_to_write(const Rows& rows, std::int64_t tile, std::int64_t tiles, int size) {
+  const std::int64_t allocated = rows.end - rows.begin, begin = tile * size;
+  const std::int64_t end = tile + 1 == tiles || begin + size > allocated ? allocated : begin + size;
+  return {static_cast<int>(begin), static_cast<int>(end)};
+}
+
+inline void write_dq(const BackwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t q_tile) {
+  const BackwardPlan& plan = work.plan;
+  const Rows queries = plan.geometry.queries(work.buffers, batch);
+  const Interval rows = rows_to_write(queries, q_tile, plan.q_tiles, plan.tile.q);
+  const float* const sums = work.sums.dq + (head * plan.q_rows + work.q_row(batch, queries)) * plan.d;
+  write_gradient(plan.dq, work.buffers.dq, batch, head, queries, rows.begin, rows.end, sums, plan.d,
+                 plan.geometry.scale, plan.geometry.d);
+}
+
+inline void write_dk_dv(const BackwardWork& work, std::int64_t batch, std::int64_t head_kv, std::int64_t k_tile) {
+  const BackwardPlan& plan = work.plan;
+  const Rows keys = plan.geometry.keys(work.buffers, batch);
+  const Interval rows = rows_to_write(keys, k_tile, plan.k_tiles, plan.tile.k);
+  const std::int64_t first = head_kv * plan.k_rows + work.k_row(batch, keys);
+  write_gradient(plan.dk, work.buffers.dk, batch, head_kv, keys, rows.begin, rows.end, work.sums.dk + first * plan.d,
+                 plan.d, plan.geometry.scale, plan.geometry.d);
+  write_gradient(plan.dv, work.buffers.dv, batch, head_kv, keys, rows.begin, rows.end,
+                 work.sums.dv + first * plan.dv_columns, plan.dv_columns, 1, plan.geometry.dv);
+}
+
+inline constexpr BackwardParts kBackwardParts{delta_item, block_item, write_dq, write_dk_dv};
+
+}  // namespace fattn::host::FATTN_TARGET

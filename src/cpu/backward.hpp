@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "core/kernel.hpp"
+#include "cpu/geometry.hpp"
+#include "cpu/tiles.hpp"
+
+// The backward pass around its inner parts. Scores are recomputed once; dQ, dK and dV are summed in fp32 workspace.
+//
+// The score matrix of each (batch, key head) is cut into square blocks of `chunk` queries x `chunk` keys. A block adds
+// to the dQ of its queries and to the dK, dV of its keys, so two blocks of one row or one column must not run at a
+// time. A wave takes the blocks (queries (c + wave) mod n, keys c) for all c: no two share a row or column, like the
+// colours of a Latin square. Waves follow each other, so every sum has one order, whatever threads there are, and there
+// is parallel work inside a head without private copies of dQ. Why, and what else was tried: docs/cpu.md.
+namespace fattn::host {
+
+// How dBias is summed.
+enum class BiasGradient {
+  none,
+  matrix,   // has queries and keys: blocks add to dbias itself; heads and batches that share it take turns
+  queries,  // no keys: one sum a query and head, then over what is shared
+  keys,     // no queries: one sum a key and head, then over what is shared
+};
+
+struct BackwardPlan {
+  BackwardPlan(const Problem& problem, const Device& device, const Blocking& blocking);
+
+  Geometry geometry;
+  Tensor q, k, v, o, dout, dq, dk, dv;
+  Tile tile;
+  Blocking blocking;
+  BiasGradient bias_gradient;
+  int chunk;                      // rows and columns of a block, a multiple of both tile sides
+  std::int64_t chunks;            // n: blocks along the longer side of the longest sequence
+  std::int64_t turns;             // groups of (batch, key head) that share dbias and take turns
+  std::int64_t q_tiles, k_tiles;  // of the longest sequence
+  std::int64_t q_rows, k_rows;    // rows of the workspace for one head: all sequences, with kSpill after each
+  std::int64_t d, dv_columns;     // head_dim and head_dim_v in whole panels
+  int lanes;
+  std::size_t lane_bytes = 0;
+  std::size_t workspace_bytes = 0;
+};
+
+// Micro-kernels write whole blocks of rows: this many rows after each sequence are nobody's.
+inline constexpr int kSpill = 16;
+
+// fp32 sums of one run, in the workspace.
+struct BackwardSums {
+  BackwardSums(Carver& carver, const BackwardPlan& plan);
+
+  float* dq;            // [heads_q, q_rows, d]
+  float* dk;            // [heads_kv, k_rows, d]
+  float* dv;            // [heads_kv, k_rows, dv_columns]
+  float* dbias;         // [heads_q, q_rows] or [heads_q, k_rows]; null when blocks add to the output or there is none
+  float* delta;         // [heads_q, q_rows]
+  float* dsink;         // [heads_q, batch, q_tiles]
+  std::int64_t zeroed;  // floats from dq on that start as 0: all but delta and dsink
+};
+
+// What one block works in, in floats; d and dv in whole panels.
+struct BackwardScratch {
+  BackwardScratch(Carver& carver, const BackwardPlan& plan);
+
+  float* k;             // [d / panel][tile.k][panel]
+  float* k_transposed;  // [tile.k / panel][d][panel]
+  float* v_transposed;  // [tile.k / panel][dv][panel]
+  float* q;             // [d / panel][tile.q][panel]; for delta: two [dv][panel]
+  float* dout;          // [dv / panel][tile.q][panel]
+  float* p;             // [tile.q][tile.k]: scores, then weights
+  float* ds;            // [tile.q][tile.k]: dP, then dS
+  float* bias;          // [tile.k / panel][tile.q][panel]; null: none
+  int* first;           // [tile.q]: keys [first, last) of the tile are visible
+  int* last;            // [tile.q]
+  bool* seen_q;         // [tile.q]
+  bool* seen_k;         // [tile.k]
+};
+
+struct BackwardWork {
+  const BackwardPlan& plan;
+  const Buffers& buffers;
+  BackwardSums sums;
+  char* lanes;  // [plan.lanes][lane_bytes]
+
+  BackwardScratch scratch(int lane) const {
+    Carver carver(lanes + static_cast<std::size_t>(lane) * plan.lane_bytes);
+    return {carver, plan};
+  }
+  // Row of the workspace where a sequence begins.
+  std::int64_t q_row(std::int64_t batch, const Rows& rows) const {
+    return (plan.geometry.problem.total_q ? rows.begin : batch * plan.geometry.problem.seqlen_q) + batch * kSpill;
+  }
+  std::int64_t k_row(std::int64_t batch, const Rows& rows) const {
+    return (plan.geometry.problem.total_k ? rows.begin : batch * plan.geometry.problem.seqlen_k) + batch * kSpill;
+  }
+};
+
+// The parts that are compiled for each target.
+struct BackwardParts {
+  void (*delta)(const BackwardWork&, std::int64_t batch, std::int64_t head, std::int64_t q_tile, int lane);
+  void (*block)(const BackwardWork&, std::int64_t batch, std::int64_t head_kv, std::int64_t q_chunk,
+                std::int64_t k_chunk, int lane);
+  void (*write_dq)(const BackwardWork&, std::int64_t batch, std::int64_t head, std::int64_t q_tile);
+  void (*write_dk_dv)(const BackwardWork&, std::int64_t batch, std::int64_t head_kv, std::int64_t k_tile);
+};
+
+Launch prepare_backward(const Problem& problem, const Device& device, const Blocking& blocking);
+void run_backward(const Run& run, const BackwardParts& parts);
+
+}  // namespace fattn::host

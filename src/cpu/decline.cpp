@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/decline.hpp"
+
+namespace fattn::host {
+
+std::string decline(const Problem& p, Pass pass) {
+  const auto named = [](const char* argument, auto value) { return argument + (" = " + std::string(value)); };
+  if (p.pass != pass) return named("pass", to_string(p.pass)) + ": this row computes " + std::string(to_string(pass));
+  if (p.dtype != DType::fp32 && p.dtype != DType::bf16 && p.dtype != DType::fp16) {
+    return named("dtype", to_string(p.dtype)) + ": this row has fp32, bf16 and fp16";
+  }
+  const DType out = output_dtype(p);
+  if (out != DType::fp32 && out != DType::bf16 && out != DType::fp16) {
+    return named("out_dtype", to_string(out)) + ": this row has fp32, bf16 and fp16";
+  }
+  if (p.head_dim > 576) return named("head_dim", std::to_string(p.head_dim)) + ": this row has at most 576";
+  if (head_dim_v(p) > 512) return named("head_dim_v", std::to_string(head_dim_v(p))) + ": this row has at most 512";
+  if (p.mask.documents) return "mask documents: this row has causal, causal_top_left, window and chunk";
+  if (p.mask.prefix) return "mask prefix: this row has causal, causal_top_left, window and chunk";
+  if (p.mask.block_sparse) return "mask block_sparse: this row has causal, causal_top_left, window and chunk";
+  if (p.dropout > 0) return named("dropout", std::to_string(p.dropout)) + ": this row has none, 0";
+  if (p.descale.kind != DescaleKind::none) return "descale: this row has none";
+  if (p.kv_cache) return "kv_cache: this row reads plain k and v";
+  if (p.score.bias && p.score.bias->dtype != DType::fp32 && p.score.bias->dtype != DType::bf16 &&
+      p.score.bias->dtype != DType::fp16) {
+    return named("bias dtype", to_string(p.score.bias->dtype)) + ": this row has fp32, bf16 and fp16";
+  }
+  return {};
+}
+
+}  // namespace fattn::host

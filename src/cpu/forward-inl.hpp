@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/score-inl.hpp"
+
+// The forward pass for one tile of queries of one head: FlashAttention's loop over tiles of keys with an online
+// softmax. Scores are held transposed, a vector is one key and kLanes queries: maxima and sums are then lane by lane, K
+// needs no transposition, and the weights lie as the left side of P V wants them.
+namespace fattn::host::FATTN_TARGET {
+
+// What a tile of scores needs to know beside its numbers.
+struct ScoreTile {
+  Band band;
+  int query;            // first of the tile
+  int rows;             // queries of the tile
+  float slope;          // ALiBi
+  int key = 0;          // first of the tile
+  int keys = 0;         // of the tile
+  bool masked = false;  // some pair may be invisible
+};
+
+// Steps 1 to 4 of docs/numerics.md on the raw scores of one panel of queries, and the largest scaled score.
+inline void modify_scores(const Geometry& g, const ScoreTile& tile, const ForwardScratch& scratch, int panel,
+                          int stride) {
+  const Vec scale = splat(g.scale), slope = splat(tile.slope);
+  const Softcap softcap(g.softcap);
+  for (int j = 0; j < kPanelVecs; ++j) {
+    const int lane = panel * kPanel + j * kLanes;
+    const IntVec first = load(scratch.first + lane), last = load(scratch.last + lane);
+    const IntVec diagonal = count_from(tile.band.diagonal(tile.query + lane));
+    Vec top = load(scratch.max_logit + lane);
+    for (int i = 0; i < tile.keys; ++i) {
+      float* const at = scratch.s + i * stride + lane;
+      const IntVec key = splat(tile.key + i);
+      Vec x = load(at) * scale;
+      top = max(select(within(key, first, last), x, top), top);
+      x = softcap.apply(x);
+      if (scratch.bias != nullptr) x = x + load(scratch.bias + (panel * tile.keys + i) * kPanel + j * kLanes);
+      store(at, x - alibi(slope, diagonal, key));
+    }
+    store(scratch.max_logit + lane, top);
+  }
+}
+
+inline void mask_scores(const ScoreTile& tile, const ForwardScratch& scratch, int panel, int stride) {
+  const Vec nothing = splat(-kInfinity);
+  for (int j = 0; j < kPanelVecs; ++j) {
+    const int lane = panel * kPanel + j * kLanes;
+    const IntVec first = load(scratch.first + lane), last = load(scratch.last + lane);
+    for (int i = 0; i < tile.keys; ++i) {
+      float* const at = scratch.s + i * stride + lane;
+      store(at, select(within(splat(tile.key + i), first, last), load(at), nothing));
+    }
+  }
+}
+
+// Scores of one panel of queries become weights exp2((score - max) * c), and the state of the rows follows. This is
+// merge() of algebra/softmax_state.hpp, lane by lane, with the tile as the other side.
+template <DType dtype>
+void online_softmax(const ScoreTile& tile, const ForwardScratch& scratch, int panel, int stride, float c) {
+  const Vec nothing = splat(-kInfinity), scale = splat(c);
+  float* const column = scratch.s + panel * kPanel;
+  float* const max_at = scratch.max + panel * kPanel;
+  Vec top[kPanelVecs], base[kPanelVecs], total[kPanelVecs];
+  FATTN_UNROLL(8)
+  for (int j = 0; j < kPanelVecs; ++j) {
+    top[j] = load(max_at + j * kLanes);
+    total[j] = zero();
+  }
+  for (int i = 0; i < tile.keys; ++i) {
+    FATTN_UNROLL(8)
+    for (int j = 0; j < kPanelVecs; ++j) top[j] = max(load(column + i * stride + j * kLanes), top[j]);
+  }
+  // Without a key so far the differences would be NaN; any finite base gives weights of 0.
+  FATTN_UNROLL(8)
+  for (int j = 0; j < kPanelVecs; ++j) base[j] = select(top[j] == nothing, zero(), top[j]);
+  for (int i = 0; i < tile.keys; ++i) {
+    FATTN_UNROLL(8)
+    for (int j = 0; j < kPanelVecs; ++j) {
+      float* const at = column + i * stride + j * kLanes;
+      const Vec weight = exp2((load(at) - base[j]) * scale);
+      total[j] = total[j] + weight;
+      store(at, Format<dtype>::round(weight));
+    }
+  }
+  FATTN_UNROLL(8)
+  for (int j = 0; j < kPanelVecs; ++j) {
+    const int lane = panel * kPanel + j * kLanes;
+    const Vec old = load(max_at + j * kLanes);
+    const Vec factor = select(old == nothing, zero(), exp2((old - base[j]) * scale));
+    store(scratch.factor + lane, factor);
+    store(scratch.sum + lane, fma(load(scratch.sum + lane), factor, total[j]));
+    store(max_at + j * kLanes, top[j]);
+  }
+}
+
+// One tile of keys: S = Q K^T, the softmax, O = O * factor + P V.
+inline void forward_step(const ForwardPlan& plan, const ScoreTile& tile, const ForwardScratch& scratch) {
+  const Geometry& g = plan.geometry;
+  const int stride = plan.tile.q, dv = round_up(g.dv, kPanel);
+  const float c = g.plain ? g.scale * kLog2e : kLog2e;
+  const RowsOperand k{scratch.k, kPanel, std::int64_t{plan.tile.k} * kPanel};
+  for (int panel = 0; panel * kPanel < tile.rows; ++panel) {
+    qk<Into::overwrite>(k, tile.keys, scratch.q + std::int64_t{panel} * g.d * kPanel, g.d, scratch.s + panel * kPanel,
+                        stride);
+    if (!g.plain) modify_scores(g, tile, scratch, panel, stride);
+    if (tile.masked) mask_scores(tile, scratch, panel, stride);
+    switch (g.problem.dtype) {
+      case DType::bf16: online_softmax<DType::bf16>(tile, scratch, panel, stride, c); break;
+      case DType::fp16: online_softmax<DType::fp16>(tile, scratch, panel, stride, c); break;
+      default: online_softmax<DType::fp32>(tile, scratch, panel, stride, c); break;
+    }
+  }
+  for (int column = 0; column < g.dv; column += kPanel) {
+    pv(scratch.s, stride, tile.rows, scratch.v + std::int64_t{column} * plan.tile.k, tile.keys, scratch.factor,
+       scratch.o + column, dv);
+  }
+}
+
+// Rows without a sum to divide by are written as "no visible key".
+inline void write_empty_rows(const ForwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t begin,
+                             std::int64_t end) {
+  const Geometry& g = work.plan.geometry;
+  for (std::int64_t row = begin; row < end; ++row) {
+    __builtin_memset(work.plan.o.at(work.buffers.o, batch, row, head), 0,
+                     static_cast<std::size_t>(g.dv) * static_cast<std::size_t>(work.plan.o.element_bytes));
+    if (g.problem.return_lse) work.buffers.lse[g.lse_offset(batch, row, head)] = -kInfinity;
+  }
+}
+
+inline void write_rows(const ForwardWork& work, const ForwardScratch& scratch, std::int64_t batch, std::int64_t head,
+                       std::int64_t begin, int rows) {
+  const ForwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const int dv = round_up(g.dv, kPanel);
+  const auto exp_double = [](double x) { return __builtin_exp(x); };
+  for (int i = 0; i < rows; ++i) {
+    const double max = static_cast<double>(scratch.max[i]) * (g.plain ? static_cast<double>(g.scale) : 1.0);
+    SoftmaxState<double> state{max, static_cast<double>(scratch.sum[i])};
+    double keep = 1;
+    if (g.problem.sinks) {
+      keep = merge(state, SoftmaxState<double>{static_cast<double>(work.buffers.sinks[head]), 1.0}, exp_double).a;
+    }
+    if (state.max == -static_cast<double>(kInfinity)) {
+      write_empty_rows(work, batch, head, begin + i, begin + i + 1);
+      continue;
+    }
+    if (g.problem.return_lse) {
+      work.buffers.lse[g.lse_offset(batch, begin + i, head)] = static_cast<float>(state.max + __builtin_log(state.sum));
+    }
+    float* const row = scratch.o + std::int64_t{i} * dv;
+    // No key: 0, also where a tile's NaN has passed by.
+    if (scratch.max[i] == -kInfinity) __builtin_memset(row, 0, static_cast<std::size_t>(dv) * sizeof(float));
+    store_row(plan.o.dtype, row, static_cast<float>(keep / state.sum), g.dv,
+              plan.o.at(work.buffers.o, batch, begin + i, head));
+  }
+}
+
+inline float largest(const float* values, int count) {
+  float top = -kInfinity;
+  for (int i = 0; i < count; ++i) top = values[i] > top ? values[i] : top;
+  return top;
+}
+
+// item: (batch, query head, query tile), the last tile first, because causal masks give it the most work.
+inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
+  const ForwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const std::int64_t tile_index = plan.q_tiles - 1 - item % plan.q_tiles,
+                     head = item / plan.q_tiles % g.problem.heads_q;
+  const std::int64_t batch = item / plan.q_tiles / g.problem.heads_q, head_kv = head / g.group;
+  const Rows queries = g.queries(work.buffers, batch), keys = g.keys(work.buffers, batch);
+  const int query = static_cast<int>(tile_index) * plan.tile.q;
+  const int rows = min_of(queries.length - query, plan.tile.q);
+
+  // Rows past the length: this tile's, and in the last tile all that follow.
+  const std::int64_t allocated = queries.end - queries.begin;
+  const std::int64_t tile_end = tile_index + 1 == plan.q_tiles ? allocated : std::int64_t{query} + plan.tile.q;
+  write_empty_rows(work, batch, head, queries.begin + max_of(query, queries.length),
+                   queries.begin + (tile_end < allocated ? tile_end : allocated));
+  float* const max_logit = g.problem.return_max_logit
+                               ? work.max_logits + (batch * g.problem.heads_q + head) * plan.q_tiles + tile_index
+                               : nullptr;
+  if (max_logit != nullptr) *max_logit = -kInfinity;
+  if (rows <= 0) return;
+
+  const ForwardScratch scratch = work.scratch(lane);
+  const Band band = Band::of(g.limits, queries.length, keys.length);
+  const int padded = round_up(rows, kPanel);
+  for (int i = 0; i < padded; ++i) {
+    const Interval visible = i < rows ? band.visible(query + i) : Interval{0, kUnbounded};
+    scratch.first[i] = visible.begin;
+    scratch.last[i] = visible.end;
+    scratch.max[i] = scratch.max_logit[i] = -kInfinity;
+    scratch.sum[i] = 0;
+  }
+  __builtin_memset(scratch.o, 0,
+                   sizeof(float) * static_cast<std::size_t>(round_up(rows, kBlockRows)) *
+                       static_cast<std::size_t>(round_up(g.dv, kPanel)));
+  pack_transposed(plan.q.rows(work.buffers.q, batch, queries.begin + query, head, rows, g.d), scratch.q);
+
+  ScoreTile tile{.band = band, .query = query, .rows = rows, .slope = g.slope(work.buffers, batch, head)};
+  const TileRange tiles = band.tiles(query, query + rows, plan.tile.k);
+  for (int t = tiles.begin; t < tiles.end; ++t) {
+    tile.key = t * plan.tile.k;
+    tile.keys = min_of(plan.tile.k, keys.length - tile.key);
+    tile.masked = t < tiles.interior_begin || t >= tiles.interior_end;
+    const bool* seen = nullptr;
+    if (tile.masked) {
+      mark_seen_keys(band, query, query + rows, tile.key, tile.keys, scratch.seen);
+      seen = scratch.seen;
+    }
+    pack_panels(plan.k.rows(work.buffers.k, batch, keys.begin + tile.key, head_kv, tile.keys, g.d, seen), plan.tile.k,
+                scratch.k);
+    pack_panels(plan.v.rows(work.buffers.v, batch, keys.begin + tile.key, head_kv, tile.keys, g.dv, seen), plan.tile.k,
+                scratch.v);
+    if (scratch.bias != nullptr) {
+      pack_transposed(g.bias(work.buffers, batch, head, query, tile.key, rows, tile.keys), scratch.bias);
+    }
+    forward_step(plan, tile, scratch);
+  }
+  write_rows(work, scratch, batch, head, queries.begin + query, rows);
+  if (max_logit != nullptr) {
+    *max_logit = g.plain ? largest(scratch.max, rows) * g.scale : largest(scratch.max_logit, rows);
+  }
+}
+
+inline constexpr Blocking kBlocking{kBlockRows, kPanel, kKernelText};
+
+}  // namespace fattn::host::FATTN_TARGET

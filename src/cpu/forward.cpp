@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/forward.hpp"
+
+#include <limits>
+
+#include "cpu/threads.hpp"
+
+namespace fattn::host {
+
+ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blocking& block)
+    : geometry(problem),
+      q(problem, Operand::q),
+      k(problem, Operand::k),
+      v(problem, Operand::v),
+      o(problem, Operand::o),
+      tile(forward_tile(geometry.d, geometry.dv)),
+      blocking(block),
+      // One more than none, so that there is an item to write rows past the lengths.
+      q_tiles(std::max<std::int64_t>(1, ceil_div64(problem.seqlen_q, tile.q))),
+      items(problem.batch * problem.heads_q * q_tiles),
+      lanes(static_cast<int>(std::clamp<std::int64_t>(items, 1, std::max(1, device.threads)))) {
+  Carver carver(nullptr);
+  ForwardScratch(carver, *this);
+  lane_bytes = (carver.used() + 255) / 256 * 256;
+}
+
+ForwardScratch::ForwardScratch(Carver& carver, const ForwardPlan& plan) {
+  const Tile tile = plan.tile;
+  const std::int64_t panel = plan.blocking.panel;
+  const std::int64_t d = ceil_div64(plan.geometry.d, panel) * panel, dv = ceil_div64(plan.geometry.dv, panel) * panel;
+  q = carver.take<float>(tile.q * d);
+  k = carver.take<float>(tile.k * d);
+  v = carver.take<float>(tile.k * dv);
+  s = carver.take<float>(tile.k * tile.q);
+  o = carver.take<float>(tile.q * dv);
+  bias = plan.geometry.problem.score.bias ? carver.take<float>(tile.q * tile.k) : nullptr;
+  max = carver.take<float>(tile.q);
+  sum = carver.take<float>(tile.q);
+  factor = carver.take<float>(tile.q);
+  max_logit = carver.take<float>(tile.q);
+  first = carver.take<int>(tile.q);
+  last = carver.take<int>(tile.q);
+  seen = carver.take<bool>(tile.k);
+}
+
+Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking) {
+  const auto plan = std::make_shared<const ForwardPlan>(problem, device, blocking);
+  if (device.index >= 0) shared_pool(device.threads);
+  Launch launch;
+  launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " " + blocking.text;
+  launch.shape.grid = plan->items;
+  launch.shape.threads = plan->lanes;
+  launch.workspace_bytes = static_cast<std::size_t>(plan->lanes) * plan->lane_bytes +
+                           (problem.return_max_logit ? static_cast<std::size_t>(plan->items) * sizeof(float) : 0);
+  launch.prepared = plan;
+  return launch;
+}
+
+void run_forward(const Run& run, ForwardItem item) {
+  const auto& plan = *static_cast<const ForwardPlan*>(run.launch.prepared.get());
+  char* const memory = static_cast<char*>(run.workspace.data);
+  const std::size_t scratch_bytes = static_cast<std::size_t>(plan.lanes) * plan.lane_bytes;
+  const ForwardWork work{plan, run.buffers, memory, reinterpret_cast<float*>(memory + scratch_bytes)};
+  Executor* const executor = run.stream.executor != nullptr ? run.stream.executor : shared_pool();
+  for_each_item(executor, plan.lanes, plan.items, [&](std::int64_t index, int lane) { item(work, index, lane); });
+  if (!run.problem.return_max_logit) return;
+  for (std::int64_t head = 0; head < run.problem.heads_q; ++head) {
+    float top = -std::numeric_limits<float>::infinity();
+    for (std::int64_t batch = 0; batch < run.problem.batch; ++batch) {
+      const float* const tops = work.max_logits + (batch * run.problem.heads_q + head) * plan.q_tiles;
+      for (std::int64_t tile = 0; tile < plan.q_tiles; ++tile) top = std::max(top, tops[tile]);
+    }
+    run.buffers.max_logit[head] = top;
+  }
+}
+
+}  // namespace fattn::host

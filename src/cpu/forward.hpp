@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "core/kernel.hpp"
+#include "cpu/geometry.hpp"
+#include "cpu/tiles.hpp"
+
+// The forward pass around its inner part: what is planned, how the work is cut, where it finds its scratch memory. The
+// inner part, forward_item(), is forward-inl.hpp, compiled once for each target.
+namespace fattn::host {
+
+struct ForwardPlan {
+  ForwardPlan(const Problem& problem, const Device& device, const Blocking& blocking);
+
+  Geometry geometry;
+  Tensor q, k, v, o;
+  Tile tile;
+  Blocking blocking;
+  std::int64_t q_tiles;  // of the longest sequence
+  std::int64_t items;    // (batch, query head, query tile)
+  int lanes;             // items in flight, each with scratch memory of its own
+  std::size_t lane_bytes = 0;
+};
+
+// What one item works in. Sizes in floats unless the type says otherwise; d and dv are rounded up to whole panels.
+struct ForwardScratch {
+  ForwardScratch(Carver& carver, const ForwardPlan& plan);
+
+  float* q;          // [tile.q / panel][d][panel], transposed
+  float* k;          // [d / panel][tile.k][panel]
+  float* v;          // [dv / panel][tile.k][panel]
+  float* s;          // [tile.k][tile.q]: scores, then weights, transposed
+  float* o;          // [tile.q][dv]
+  float* bias;       // [tile.q / panel][tile.k][panel]; null: none
+  float* max;        // [tile.q]
+  float* sum;        // [tile.q]
+  float* factor;     // [tile.q]
+  float* max_logit;  // [tile.q]
+  int* first;        // [tile.q]: keys [first, last) are visible
+  int* last;         // [tile.q]
+  bool* seen;        // [tile.k]
+};
+
+// One run: the plan, its data and its memory.
+struct ForwardWork {
+  const ForwardPlan& plan;
+  const Buffers& buffers;
+  char* lanes;        // [plan.lanes][lane_bytes]
+  float* max_logits;  // [batch, heads_q, q_tiles]
+
+  ForwardScratch scratch(int lane) const {
+    Carver carver(lanes + static_cast<std::size_t>(lane) * plan.lane_bytes);
+    return {carver, plan};
+  }
+};
+
+using ForwardItem = void (*)(const ForwardWork& work, std::int64_t item, int lane);
+
+Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking);
+void run_forward(const Run& run, ForwardItem item);
+
+}  // namespace fattn::host

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// Elementary functions on vectors. The coefficients are minimax in the relative error, found by Remez exchange in
+// 40-digit arithmetic; tests/cpu/math.cpp holds the stated errors.
+namespace fattn::host::FATTN_TARGET {
+
+inline constexpr float kLog2e = 1.44269504088896340736f;
+
+// 2^x within 1 ulp, subnormal results too. From x = 101 on the result stays at 2^101, NaN stays NaN.
+inline Vec exp2(Vec x) {
+  // The polynomial carries a factor 2^26, so that the exponent has room below; the last product takes it back. Results
+  // that would be 0 are set to 0 before it, because some processors are slow when a product underflows.
+  constexpr float kUp = 67108864.0f, kDown = 1 / kUp;
+  const Vec lowest = splat(-151.0f);
+  const Vec bounded = min(splat(101.0f), max(lowest, x));
+  const Vec whole = round(bounded);
+  const Vec f = bounded - whole;  // [-1/2, 1/2]
+  // |relative error of the polynomial| < 1.9e-9
+  Vec p = splat(kUp * 0.00015345811045f);
+  p = fma(p, f, splat(kUp * 0.00133999311974f));
+  p = fma(p, f, splat(kUp * 0.00961848896016f));
+  p = fma(p, f, splat(kUp * 0.0555032877704f));
+  p = fma(p, f, splat(kUp * 0.240226468906f));
+  p = fma(p, f, splat(kUp * 0.693147205737f));
+  p = fma(p, f, splat(kUp));
+  return select(x < lowest, zero(), add_to_exponent(p, to_int(whole))) * splat(kDown);
+}
+
+// Within 2 ulp.
+inline Vec tanh(Vec x) {
+  const Vec z = x * x, magnitude = abs(x);
+  // tanh(x) = x + x^3 P(x^2) for |x| < 0.632; |relative error| < 5.1e-9
+  Vec p = splat(-0.00564831682472f);
+  p = fma(p, z, splat(0.0205898267993f));
+  p = fma(p, z, splat(-0.0537251267094f));
+  p = fma(p, z, splat(0.133312744338f));
+  p = fma(p, z, splat(-0.333332760594f));
+  const Vec near = fma(x * z, p, x);
+  // 1 - 2 / (e^(2|x|) + 1); from 9.1 on that rounds to 1.
+  const Vec e = exp2(min(splat(9.1f), magnitude) * splat(2 * kLog2e));
+  const Vec far = splat(1.0f) - splat(2.0f) / (e + splat(1.0f));
+  return select(magnitude < splat(0.632f), near, copy_sign(far, x));
+}
+
+}  // namespace fattn::host::FATTN_TARGET
