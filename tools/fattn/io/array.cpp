@@ -90,10 +90,9 @@ std::optional<std::uint64_t> byte_size(Element element, const std::vector<std::i
 
 std::string shape_text(const std::vector<std::int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
-std::string printable(std::string_view text) {
-  constexpr std::size_t kShown = 60;
+std::string printable(std::string_view text, std::size_t shown) {
   std::string result = "\"";
-  for (const char c : text.substr(0, kShown)) {
+  for (const char c : text.substr(0, shown)) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte < 0x20 || byte == 0x7f || byte >= 0x80) {
       result += fmt::format("\\x{:02x}", byte);
@@ -101,7 +100,7 @@ std::string printable(std::string_view text) {
       result += c;
     }
   }
-  if (text.size() > kShown) result += "...";
+  if (text.size() > shown) result += "...";
   return result + '"';
 }
 

@@ -49,7 +49,7 @@ std::optional<std::uint64_t> byte_size(Element element, const std::vector<std::i
 
 std::string shape_text(const std::vector<std::int64_t>& shape);  // "[1, 2048, 9, 64]"
 
-// Text from a file, made fit for a terminal: control characters escaped, quoted, cut after 60 characters.
-std::string printable(std::string_view text);
+// Text from a file, made fit for a terminal: control characters escaped, quoted, cut after so many characters.
+std::string printable(std::string_view text, std::size_t shown = 60);
 
 }  // namespace fattn::io

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+
+#include "arguments.hpp"
+#include "commands.hpp"
+#include "data.hpp"
+#include "fattn/error.hpp"
+#include "io/file.hpp"
+#include "text.hpp"
+#include "timer.hpp"
+#include "verify/check.hpp"
+
+namespace fattn::tool {
+
+namespace {
+
+struct BenchOptions {
+  std::vector<std::string> cases;
+  std::string device;
+  std::vector<std::string> kernels;
+  std::string output;
+  int samples = 7;
+  std::uint64_t seed = 1;
+  bool all = false;
+  bool json = false;
+  bool table = false;
+};
+
+// The rows to time, in turn: those named, which must accept; all that accept; or the one that plan() takes.
+std::vector<Plan> plans_of(const BenchOptions& options, const Problem& problem, const Device& device) {
+  std::vector<Plan> plans;
+  for (const std::string& name : options.kernels) plans.push_back(plan(problem, device, name));
+  if (options.all) {
+    for (const verify::RowAnswer& row : verify::row_answers(problem, device)) {
+      if (row.reason.empty() && !row.by_name_only) plans.push_back(plan(problem, device, row.kernel));
+    }
+  }
+  if (plans.empty()) plans.push_back(plan(problem, device));
+  return plans;
+}
+
+Json number(std::optional<double> value) { return value ? Json(*value) : Json(); }
+
+// One record of docs/benchmarks.md.
+Json record(const std::string& run, const Plan& plan, const Timing& timing) {
+  const Device& device = plan.device();
+  const bool cpu = device.kind == DeviceKind::cpu;
+  const double tflops = flops(plan.problem()) / timing.median_us / 1e6;
+  std::optional<double> peak = timing.peak_tflops;
+  if (!cpu && device.peak_16bit_tflops > 0) peak = device.peak_16bit_tflops;
+  return {{"run", run},
+          {"date", utc_date()},
+          {"commit", commit()},
+          {"device", cpu ? fmt::format("{}, {} threads", device.name, device.threads) : device.name},
+          {"impl", "fattn"},
+          {"impl_version", version_text()},
+          {"problem", to_string(plan.problem())},
+          {"kernel", plan.kernel()},
+          {"direction", plan.problem().pass == Pass::backward ? "backward" : "forward"},
+          {"median_us", timing.median_us},
+          {"min_us", timing.min_us},
+          {"tflops", tflops},
+          {"fraction_of_peak", peak ? Json(tflops / *peak) : Json()},
+          {"sm_clock_mhz", number(timing.sm_clock_mhz)},
+          {"bytes", plan.traffic().memory_bytes}};
+}
+
+int bench(const BenchOptions& options) {
+  if (options.samples < 1) refuse(fmt::format("--samples = {}: at least 1", options.samples));
+  const std::vector<verify::Case> cases = case_arguments(options.cases, options.seed);
+  const Device device = device_argument(options.device);
+  if (device.index < 0)
+    refuse(fmt::format("--device = {}: a described device cannot be timed; nearest: cpu", options.device));
+  const std::string run = utc_stamp();
+  std::optional<io::OutputFile> file;
+  if (!options.output.empty()) file.emplace(options.output);
+
+  Table table({{"problem", Align::left},
+               {"kernel", Align::left},
+               {"median", Align::right},
+               {"best", Align::right},
+               {"rate", Align::right},
+               {"of peak", Align::right}});
+  Progress progress;
+  std::size_t number = 0;
+  for (const verify::Case& one : cases) {
+    progress.show(fmt::format("{}/{} {}", ++number, cases.size(), to_string(one.problem)));
+    if (flops(one.problem) <= 0) refuse(fmt::format("{}: there is no work to time", to_string(one.problem)));
+    const std::vector<Plan> plans = plans_of(options, one.problem, device);
+    verify::CaseData inputs(one.problem, device, one.data);
+    if (one.problem.pass == Pass::backward) add_forward(inputs);
+    std::vector<std::unique_ptr<DeviceData>> data;
+    std::vector<std::unique_ptr<Burst>> bursts;
+    for (const Plan& plan : plans) {
+      data.push_back(std::make_unique<DeviceData>(plan, inputs));
+      bursts.push_back(burst(device, [on = data.back().get()](Stream stream) { on->run(stream); }));
+    }
+    const std::vector<Timing> timings = time_in_turn(bursts, options.samples, options.seed);
+    progress.clear();
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      const Json line = record(run, plans[i], timings[i]);
+      if (file) file->write(line.dump() + '\n');
+      const double tflops = line["tflops"];
+      table.row({i == 0 ? to_string(one.problem) : "", std::string(plans[i].kernel()), time_text(timings[i].median_us),
+                 time_text(timings[i].min_us), count_text(tflops * 1e12, "FLOP/s"),
+                 line["fraction_of_peak"].is_null() ? "-" : fmt::format("{:.2f}", double{line["fraction_of_peak"]})});
+      if (!options.table) print(line, -1);
+      std::fflush(stdout);
+    }
+  }
+  if (file) file->commit();
+  if (options.table) print(table.text());
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<BenchOptions>();
+  CLI::App* command = app.add_subcommand("bench", "Time plans on a device; prints one JSON record a line");
+  command->add_option("cases", options->cases, "Problems in words, or files with one a line")->required();
+  command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
+  command->add_option("--kernel", options->kernels, "These rows, in turn")->delimiter(',');
+  command->add_flag("--all", options->all, "Every row that accepts, in turn (oracles only by name)");
+  command->add_option("--samples", options->samples, "Bursts for each row; the median counts")->capture_default_str();
+  command->add_option("--seed", options->seed, "Of the data and of the order")->capture_default_str();
+  command->add_option("-o,--output", options->output, "Also write the records to this file, when all are there");
+  auto* table = command->add_flag("--table", options->table, "Print a table instead of records");
+  command->add_flag("--json", options->json, "Print records (the default)")->excludes(table);
+  command->footer(
+      "Bursts of about 6 ms after 12 ms of idling, rows of a problem in random order, median of the samples; the "
+      "fields are\n"
+      "those of docs/benchmarks.md. CPU: the peak is what AVX2 fused multiply-adds reach just before and after each "
+      "sample.\n\n"
+      "Examples:\n"
+      "  fattn bench \"fwd b1 hq8 hk8 sq1024 sk1024 d64 bf16 causal\" --device cpu --table\n"
+      "  fattn bench bench/cases/cpu.txt --device cpu --all -o cpu.jsonl\n"
+      "  fattn bench bench/cases/forward_grid.txt --device cuda");
+  command->callback([&chosen, options] { chosen = [options] { return bench(*options); }; });
+}
+
+}  // namespace fattn::tool

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+
+#include "arguments.hpp"
+#include "attention_input.hpp"
+#include "commands.hpp"
+#include "fattn/error.hpp"
+#include "plan_text.hpp"
+#include "run_output.hpp"
+#include "run_pass.hpp"
+#include "text.hpp"
+
+namespace fattn::tool {
+
+namespace {
+
+struct RunOptions {
+  std::vector<std::string> files;
+  bool causal = false;
+  std::string mask;
+  bool forward_only = false;
+  bool backward = false;
+  std::string device;
+  std::string kernel;
+  std::string dtype;
+  std::string out;
+  std::string format;
+  std::uint64_t seed = 1;
+  bool check = false;
+  bool no_check = false;
+  bool no_scaling = false;
+  bool json = false;
+};
+
+// Above this the oracle, which is written to be read and not to be fast, takes minutes.
+constexpr double kMostOracleFlops = 3e11;
+
+std::optional<DType> dtype_argument(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  for (const DType dtype : {DType::fp32, DType::bf16, DType::fp16, DType::fp64}) {
+    if (to_string(dtype) == text) return dtype;
+  }
+  refuse(fmt::format("--dtype = {} is unknown; fp32, bf16, fp16 and fp64 are supported", io::printable(text)));
+}
+
+void print_input(const AttentionInput& input, const std::string& file) {
+  Facts facts;
+  facts.add("file", file);
+  for (const auto& [name, array] : input.tensors) {
+    facts.add(name, fmt::format("{} {}", io::safetensors_name(array.element), io::shape_text(array.shape)));
+  }
+  for (const char* key : {"model", "text", "layer"}) {
+    const auto found = input.metadata.find(key);
+    if (found == input.metadata.end()) continue;
+    const std::string value = io::printable(found->second, 100);
+    facts.add(key, value.substr(1, value.size() - 2));
+  }
+  if (!input.ignored.empty()) {
+    const std::size_t shown = std::min<std::size_t>(input.ignored.size(), 4);
+    std::string names;
+    for (std::size_t i = 0; i < shown; ++i) names += (i > 0 ? ", " : "") + io::printable(input.ignored[i]);
+    facts.add("not used", names + (input.ignored.size() > shown ? ", ..." : ""));
+  }
+  print(facts.text());
+}
+
+void print_results(const std::vector<PassResult>& passes) {
+  Table speed({{"", Align::left},
+               {"median", Align::right},
+               {"best", Align::right},
+               {"tokens/s", Align::right},
+               {"rate", Align::right},
+               {"of peak", Align::right}});
+  for (const PassResult& pass : passes) {
+    const Problem& p = pass.plan.problem();
+    const double tokens = static_cast<double>(p.batch * p.seqlen_q) / pass.timing.median_us;
+    const std::optional<double> peak = pass.peak_tflops();
+    speed.row({pass.name(), time_text(pass.timing.median_us), time_text(pass.timing.min_us),
+               count_text(tokens * 1e6, ""), count_text(flops(p) / pass.timing.median_us * 1e6, "FLOP/s"),
+               peak ? fmt::format("{:.2f}", flops(p) / pass.timing.median_us / 1e6 / *peak) : std::string("-")});
+  }
+  print(fmt::format("\n{}\n{}", strong("speed"), speed.text()));
+
+  Table errors({{"output", Align::left},
+                {"max error", Align::right},
+                {"naive's", Align::right},
+                {"rms error", Align::right},
+                {"naive's", Align::right},
+                {"rms of values", Align::right},
+                {"", Align::left}});
+  std::string damage;
+  for (const PassResult& pass : passes) {
+    if (!pass.check) continue;
+    for (const verify::OutputCheck& o : pass.check->outputs) {
+      errors.row({o.name, error_text(o.error.max), error_text(o.naive.max), error_text(o.error.rms),
+                  error_text(o.naive.rms), error_text(o.error.reference_rms), o.pass ? good("ok") : bad("MISS")});
+    }
+    damage += pass.check->damage;
+  }
+  if (errors.empty()) {
+    print(fmt::format("\n{}: not computed (large problem: --check computes it)\n",
+                      strong("error against the fp64 oracle")));
+  } else {
+    print(fmt::format("\n{}, beside a same-precision naive computation\n{}", strong("error against the fp64 oracle"),
+                      errors.text()));
+  }
+  if (!damage.empty()) print(bad(damage) + "\n");
+}
+
+Json result_json(const AttentionInput& input, const std::vector<PassResult>& passes,
+                 const std::vector<std::string>& written) {
+  Json json;
+  for (const auto& [name, array] : input.tensors) {
+    json["inputs"][name] = {{"dtype", io::safetensors_name(array.element)}, {"shape", array.shape}};
+  }
+  for (const PassResult& pass : passes) {
+    const Problem& p = pass.plan.problem();
+    Json one = plan_json(pass.plan);
+    one["median_us"] = pass.timing.median_us;
+    one["min_us"] = pass.timing.min_us;
+    one["tokens_per_second"] = static_cast<double>(p.batch * p.seqlen_q) / pass.timing.median_us * 1e6;
+    one["gflops"] = flops(p) / pass.timing.median_us / 1e3;
+    const std::optional<double> peak = pass.peak_tflops();
+    one["fraction_of_peak"] = peak ? Json(flops(p) / pass.timing.median_us / 1e6 / *peak) : Json();
+    if (pass.check) {
+      for (const verify::OutputCheck& o : pass.check->outputs) {
+        one["errors"][o.name] = {{"max", o.error.max},
+                                 {"naive_max", o.naive.max},
+                                 {"rms", o.error.rms},
+                                 {"naive_rms", o.naive.rms},
+                                 {"pass", o.pass}};
+      }
+    }
+    json[pass.name()] = one;
+  }
+  json["written"] = written;
+  return json;
+}
+
+int run_files(const RunOptions& options) {
+  const Device device = device_argument(options.device);
+  if (device.index < 0)
+    refuse(fmt::format("--device = {}: a described device cannot compute; nearest: cpu", options.device));
+  const AttentionInput input = read_input(options.files, dtype_argument(options.dtype));
+  const std::string words = (options.causal ? "causal " : "") + options.mask;
+  const Problem forward = problem_of(input, Pass::forward, words);
+  const Problem backward = problem_of(input, Pass::backward, words);
+  std::optional<RunOutput> output;
+  if (!options.out.empty()) output.emplace(options.out, options.format.empty() ? input.npy : options.format == "npy");
+
+  Progress progress;
+  const double work = flops(forward) + (options.forward_only ? 0 : flops(backward));
+  const bool checked = !options.no_check && (options.check || work <= kMostOracleFlops);
+  const PassSettings settings{device, options.seed, checked, progress};
+  if (!options.json) print_input(input, fmt::format("{}", fmt::join(options.files, " ")));
+
+  std::vector<PassResult> passes;
+  const auto add = [&](const Problem& problem, const PassResult* before) {
+    const Plan chosen = plan(problem, device, options.kernel);
+    if (!options.json) {
+      progress.clear();
+      print(fmt::format("\n{}\n{}", strong(problem.pass == Pass::forward ? "forward" : "backward"), plan_text(chosen)));
+      std::fflush(stdout);
+    }
+    passes.push_back(run_pass(input, chosen, before, settings));
+  };
+  passes.reserve(2);
+  add(forward, nullptr);
+  if (!options.forward_only) add(backward, &passes.front());
+  progress.clear();
+  if (!options.json) print_results(passes);
+
+  bool pass = true;
+  for (const PassResult& each : passes) pass = pass && each.pass();
+  std::vector<std::string> written;
+  if (output) {
+    output->add_tensors(passes);
+    output->add_maps(input, passes.front(), progress);
+    if (!options.no_scaling) output->add_scaling(forward, device, progress);
+    progress.clear();
+    written = output->commit();
+  }
+  if (options.json) {
+    print(result_json(input, passes, written));
+  } else if (output) {
+    print(fmt::format("\n{}\n{}", strong("written"), output->text()));
+  } else {
+    print(std::string("\nWith --out DIR, results and pictures are written there.\n"));
+  }
+  return pass ? kExitOk : kExitMiss;
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, Command& chosen) {
+  auto options = std::make_shared<RunOptions>();
+  CLI::App* command = app.add_subcommand("run", "Attention of a file's q, k and v, forward and backward");
+  command
+      ->add_option("files", options->files,
+                   "FILE.safetensors with tensors q, k, v, or Q.npy K.npy V.npy; each "
+                   "[batch, seqlen, heads, head_dim]")
+      ->required();
+  command->add_flag("--causal", options->causal, "Mask: keys up to the query, aligned at the last ones");
+  command->add_option("--mask", options->mask, "More words of the problem, such as \"window=1024,0 softcap=30\"");
+  auto* forward_only = command->add_flag("--forward-only", options->forward_only, "Leave the backward pass out");
+  command->add_flag("--backward", options->backward, "Forward and backward (the default)")->excludes(forward_only);
+  command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
+  command->add_option("--kernel", options->kernel, "Force rows by name, comma separated: one for each pass");
+  command->add_option("--dtype", options->dtype, "Round the inputs to fp32, bf16 or fp16 first");
+  command->add_option("--seed", options->seed, "Of dout, when the file has none")->capture_default_str();
+  auto* check = command->add_flag("--check", options->check, "Compare with the oracle however large the problem is");
+  command->add_flag("--no-check", options->no_check, "Never compare with the oracle")->excludes(check);
+  auto* out =
+      command->add_option("--out", options->out, "Folder for o, lse, dq, dk, dv, attention_maps.png and scaling.jsonl");
+  command->add_option("--format", options->format, "Of the tensors written: safetensors or npy; default: as the input")
+      ->check(CLI::IsMember({"safetensors", "npy"}))
+      ->needs(out);
+  command->add_flag("--no-scaling", options->no_scaling, "Do not measure time and memory at growing lengths");
+  command->add_flag("--json", options->json, "Print one JSON object");
+  command->footer(
+      "Other tensors of a .safetensors file are used where the problem has them: dout, dlse, bias, alibi_slopes, "
+      "sinks.\n"
+      "Exit code 1 when an output is further from the oracle than docs/numerics.md allows.\n\n"
+      "Examples:\n"
+      "  fattn run data/smollm2_layer10_2048.safetensors --causal --out results\n"
+      "  fattn run data/smollm2_layer10_2048.safetensors --mask \"causal window=256,0\" --dtype fp32 --forward-only\n"
+      "  fattn run q.npy k.npy v.npy --device cpu:4 --json");
+  command->callback([&chosen, options] { chosen = [options] { return run_files(*options); }; });
+}
+
+}  // namespace fattn::tool

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run_pass.hpp"
+
+#include <fmt/format.h>
+
+#include "data.hpp"
+#include "fattn/error.hpp"
+
+namespace fattn::tool {
+
+namespace {
+
+constexpr int kSamples = 7;
+
+}  // namespace
+
+std::optional<double> PassResult::peak_tflops() const {
+  const Device& device = plan.device();
+  if (device.kind == DeviceKind::cpu) return timing.peak_tflops;
+  return device.peak_16bit_tflops > 0 ? std::optional(device.peak_16bit_tflops) : std::nullopt;
+}
+
+const verify::Tensor& PassResult::output(const std::string& name) const {
+  for (const verify::Tensor& each : outputs) {
+    if (each.name() == name) return each;
+  }
+  throw Error(Status::internal_error, fmt::format("there is no output {}", name));
+}
+
+PassResult run_pass(const AttentionInput& input, const Plan& plan, const PassResult* forward,
+                    const PassSettings& settings) {
+  PassResult result{plan, {}, {}, {}};
+  verify::CaseData inputs = case_of(input, plan.problem(), settings.device, settings.seed);
+  if (forward != nullptr) inputs.set_forward(forward->output("o"), forward->output("lse"));
+  {
+    const DeviceData data(plan, inputs);
+    data.run_and_wait();
+    for (const std::string& name : data.outputs()) result.outputs.push_back(data.fetch(name));
+    if (flops(plan.problem()) > 0) {
+      settings.progress.show(fmt::format("{}: timing", result.name()));
+      std::vector<std::unique_ptr<Burst>> bursts;
+      bursts.push_back(burst(settings.device, [&data](Stream stream) { data.run(stream); }));
+      result.timing = time_in_turn(bursts, kSamples, settings.seed).front();
+    }
+  }
+  if (settings.checked) {
+    settings.progress.show(fmt::format("{}: fp64 oracle", result.name()));
+    result.check = verify::check(inputs, plan.kernel(), 1);
+  }
+  return result;
+}
+
+}  // namespace fattn::tool

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "attention_input.hpp"
+#include "fattn/plan.hpp"
+#include "text.hpp"
+#include "timer.hpp"
+#include "verify/check.hpp"
+
+namespace fattn::tool {
+
+// One pass over the file's data: what came out, how fast, how far from the fp64 oracle.
+struct PassResult {
+  Plan plan;
+  std::deque<verify::Tensor> outputs;
+  std::optional<verify::CheckResult> check;  // of the same row on the same data; empty when it was not asked for
+  Timing timing;
+
+  const char* name() const { return plan.problem().pass == Pass::backward ? "backward" : "forward"; }
+  bool pass() const { return !check || check->pass; }
+  std::optional<double> peak_tflops() const;  // of the device, or what was measured beside the samples
+  const verify::Tensor& output(const std::string& name) const;
+};
+
+struct PassSettings {
+  const Device& device;
+  std::uint64_t seed;
+  bool checked;
+  Progress& progress;
+};
+
+// `forward`: the results that a backward pass reads; null for a forward pass.
+PassResult run_pass(const AttentionInput& input, const Plan& plan, const PassResult* forward,
+                    const PassSettings& settings);
+
+}  // namespace fattn::tool
