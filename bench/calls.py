@@ -35,8 +35,11 @@ class TorchCall(Call):
         self.data, self.function, self.kernel = data, function, kernel
         self.backward = data.problem.direction == "bwd"
         self.inputs = [x.detach().requires_grad_(self.backward) for x in (data.q, data.k, data.v)]
+        self.held = 0  # GPU memory that the forward left for the backward, its output included
         if self.backward:
+            before = torch.cuda.memory_allocated() if data.device == "cuda" else 0
             self.out = function(*self.inputs)
+            self.held = torch.cuda.memory_allocated() - before if data.device == "cuda" else 0
 
     def run(self):
         if self.backward:
@@ -49,7 +52,7 @@ class TorchCall(Call):
         return dict(zip(("dq", "dk", "dv"), self.result)) if self.backward else {"o": self.result}
 
     def bytes(self):
-        """Inputs plus what the allocator handed out at most during a call."""
+        """Inputs, what the forward left, and what the allocator handed out at most during a call."""
         if self.data.device == "cpu":
             return None
         self.result = None
@@ -58,8 +61,9 @@ class TorchCall(Call):
         torch.cuda.reset_peak_memory_stats()
         self.run()
         torch.cuda.synchronize()
-        inputs = [*self.inputs] + ([self.out, self.data.dout] if self.backward else [])
-        return torch.cuda.max_memory_allocated() - before + sum(x.numel() * x.element_size() for x in inputs)
+        inputs = self.inputs + ([self.data.dout] if self.backward else [])
+        given = self.held + sum(x.numel() * x.element_size() for x in inputs)
+        return torch.cuda.max_memory_allocated() - before + given
 
 
 def require(condition, reason):
