@@ -36,8 +36,8 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv) {
             .dv = 128,
             .k_stages = 3,
             .v_stages = 2,
-            .load_registers = 32,
-            .compute_registers = 240};
+            .load_registers = 40,
+            .compute_registers = 232};
   return {};
 }
 
@@ -67,10 +67,12 @@ constexpr bool check_forward_tile() {
   static_assert(tile.d % 64 == 0 && tile.dv % 64 == 0, "swizzled slices are 64 columns wide");
   static_assert(tile.n <= 256 && tile.dv <= 256, "wgmma and a box of the copy engine are at most 256 wide");
   static_assert(tile.k_stages == tile.v_stages + 1, "the recovery holds one key tile more than values");
-  static_assert(128 * (tile.load_registers + tile.compute_warpgroups() * tile.compute_registers) <= 65536,
-                "the warpgroups share 64 Ki registers");
-  static_assert((tile.dv + tile.n + tile.n / 2 + tile.d / 2) / 2 <= tile.compute_registers - 40,
-                "O, S, P and Q live in registers, beside 40 for the rest");
+  // setmaxnreg moves registers inside what the block got at launch; a warpgroup that asks for more waits for ever.
+  static_assert(tile.load_registers + tile.compute_warpgroups() * tile.compute_registers <=
+                    (tile.compute_warpgroups() + 1) * (65536 / tile.threads() / 8 * 8),
+                "the warpgroups share the registers that the block is launched with");
+  static_assert((tile.dv + tile.n + tile.n / 2 + tile.d / 2) / 2 <= tile.compute_registers - 24,
+                "O, S, P and Q live in registers, beside 24 for the rest");
   static_assert(sizeof(ForwardShared<tile>) <= 227 * 1024, "a block has 227 KiB of shared memory");
   return true;
 }
