@@ -9,6 +9,7 @@
 
 #include "fattn/fattn.hpp"
 #include "verify/case_data.hpp"
+#include "verify/device_memory.hpp"
 
 // What the GPU tests share. Data and guarded memory come from src/verify.
 namespace fattn::test {
@@ -52,6 +53,27 @@ class Placed {
     outputs.attach(buffers);
   }
 
+  // Overwrites this case's placed inputs with another's of the same problem; data then no longer tells what is placed.
+  void copy_inputs_from(const Placed& other) {
+    const Buffers &to = buffers, &from = other.buffers;
+    const Problem& p = data.problem();
+    const auto copy = [](const void* target, const void* source, std::size_t bytes) {
+      if (target != nullptr) must(cudaMemcpy(const_cast<void*>(target), source, bytes, cudaMemcpyDeviceToDevice));
+    };
+    const auto tensor = [&](const char* name, const void* target, const void* source) {
+      copy(target, source, data.tensor(name).bytes().size());
+    };
+    tensor("q", to.q, from.q), tensor("k", to.k, from.k), tensor("v", to.v, from.v);
+    if (p.pass == Pass::backward) {
+      tensor("dout", to.dout, from.dout), tensor("o", to.o, from.o), tensor("lse", to.lse, from.lse);
+    }
+    const std::size_t one = sizeof(std::int32_t), lengths = static_cast<std::size_t>(p.batch) * one;
+    copy(to.cu_seqlens_q, from.cu_seqlens_q, lengths + one);
+    copy(to.cu_seqlens_k, from.cu_seqlens_k, lengths + one);
+    copy(to.seqused_q, from.seqused_q, lengths);
+    copy(to.seqused_k, from.seqused_k, lengths);
+  }
+
   verify::CaseData data;
   verify::CaseOutputs outputs;
   GuardedWorkspace workspace;
@@ -75,7 +97,8 @@ class Placed {
 
 // The outputs' bytes, after everything on the device is done; fails the test where memory outside them changed.
 inline std::vector<std::vector<std::byte>> finish(Placed& placed) {
-  if (placed.data.device().kind == DeviceKind::cuda) must(cudaDeviceSynchronize());
+  const Device& device = placed.data.device();
+  if (device.kind == DeviceKind::cuda) verify::device_memory::synchronize(device.index);
   placed.outputs.fetch();
   EXPECT_EQ(placed.outputs.damage() + placed.data.damage(), "") << to_string(placed.data.problem());
   EXPECT_TRUE(placed.workspace.guards_intact()) << to_string(placed.data.problem());

@@ -105,6 +105,12 @@ TEST(CudaReference, LongKeys) {
   both_passes("b1 hq2 hk1 sq3000 sk70 d64 fp32 causal_top_left window=-1,2900 bias=k", "dbias");
 }
 
+// More sequences and heads than a grid's second and third dimensions hold.
+TEST(CudaReference, ManySequences) {
+  FATTN_NEEDS_GPU();
+  both_passes("b70000 hq2 hk1 sq2 sk3 d4 fp32 sinks", "dlse dsink");
+}
+
 // Packed, with sequences that are empty on one side or on both, and rows that belong to none.
 TEST(CudaReference, EmptySequences) {
   FATTN_NEEDS_GPU();

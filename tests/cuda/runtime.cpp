@@ -9,23 +9,46 @@
 namespace fattn::test {
 namespace {
 
-// A problem that each row is asked for: the first that it accepts.
+// Each row is asked for the first of these that it accepts.
 constexpr const char* kProblems[] = {
     "fwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal lse",
+    "fwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal lse",
     "bwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal",
+    "bwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal",
+};
+constexpr const char* kPackedProblems[] = {
+    "fwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d128 bf16 causal seqused=k lse",
+    "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d128 bf16 causal seqused=k",
 };
 
-std::vector<Plan> every_row() {
+// The plans of every compiled CUDA row. A row that accepts none of the problems needs one added, unless it may refuse.
+template <std::size_t count>
+std::vector<Plan> every_row(const Device& device, const char* const (&problems)[count], bool may_refuse) {
   std::vector<Plan> plans;
   for (const KernelInfo& row : kernels()) {
     if (row.device != DeviceKind::cuda || !row.compiled) continue;
-    for (const char* text : kProblems) {
-      Problem problem = parse_problem(text);
-      if (problem.pass == row.pass) plans.push_back(plan(problem, cuda(), row.name));
+    std::string refusals;
+    const std::size_t before = plans.size();
+    for (const char* text : problems) {
+      const Problem problem = parse_problem(text);
+      if (problem.pass != row.pass || plans.size() > before) continue;
+      try {
+        plans.push_back(plan(problem, device, row.name));
+      } catch (const Error& error) {
+        refusals += std::string(error.what()) + "\n";
+      }
+    }
+    if (plans.size() > before) continue;
+    if (may_refuse) {
+      std::printf("NOTE: %s", refusals.c_str());
+    } else {
+      ADD_FAILURE() << "no problem in this test for row " << row.name << "\n" << refusals;
     }
   }
   return plans;
 }
+std::vector<Plan> every_row(const Device& device = cuda()) { return every_row(device, kProblems, false); }
+std::vector<Plan> every_packed_row() { return every_row(cuda(), kPackedProblems, true); }
 
 class Streams {
  public:
@@ -174,25 +197,42 @@ TEST(CudaRun, RepeatsBitForBit) {
   }
 }
 
+// Every device's plans run whichever device is current, which stays so.
 TEST(CudaRun, CurrentDeviceIsRestored) {
   FATTN_NEEDS_GPU();
   int count = 0;
   must(cudaGetDeviceCount(&count));
-  for (const Plan& each : every_row()) {
-    SCOPED_TRACE(std::string(each.kernel()));
-    Placed placed(each);
-    for (int current = 0; current < count; ++current) {  // the plan is for device 0
-      must(cudaSetDevice(current));
-      run(each, placed.buffers, placed.workspace);
-      plan(each.problem(), cuda(), each.kernel());
-      int now = -1;
-      must(cudaGetDevice(&now));
-      EXPECT_EQ(now, current);
+  for (int index = 0; index < count; ++index) {
+    for (const Plan& each : every_row(cuda(index))) {
+      SCOPED_TRACE(std::string(each.kernel()) + " on device " + std::to_string(index));
+      const auto expected = bits_of_one_run(each);
+      for (int current = 0; current < count; ++current) {
+        Placed placed(each);
+        must(cudaSetDevice(current));
+        const Plan again = plan(each.problem(), each.device(), each.kernel());
+        run(again, placed.buffers, placed.workspace);
+        int now = -1;
+        must(cudaGetDevice(&now));
+        EXPECT_EQ(now, current);
+        EXPECT_EQ(finish(placed), expected);
+        must(cudaSetDevice(0));
+      }
     }
-    must(cudaSetDevice(0));
-    finish(placed);
   }
   if (count < 2) std::printf("NOTE: one GPU, so no run from another current device was tried\n");
+}
+
+TEST(CudaRun, OtherDevicesPointersAreRefused) {
+  FATTN_NEEDS_GPU();
+  if (devices().size() < 3) GTEST_SKIP() << "ONE GPU: this test needs two CUDA devices and did not run";
+  const Problem problem = parse_problem(kProblems[0]);
+  const Plan first = plan(problem, cuda(0), "cuda_reference_forward");
+  const Plan second = plan(problem, cuda(1), "cuda_reference_forward");
+  Placed here(first), there(second);
+  Buffers mixed = here.buffers;
+  mixed.k = there.buffers.k;
+  EXPECT_EQ(message_of([&] { run(first, mixed, here.workspace); }).find("k = "), 0u);
+  EXPECT_EQ(message_of([&] { run(first, here.buffers, there.workspace); }).find("workspace"), 0u);
 }
 
 TEST(CudaRun, HostPointersAreRefused) {
@@ -257,6 +297,80 @@ TEST(CudaRun, MisalignedAndMissingAreRefused) {
   }
 }
 
+verify::DataOptions packed_lengths(std::vector<std::int64_t> lengths_q, std::vector<std::int64_t> lengths_k) {
+  verify::DataOptions options;
+  options.lengths_q = std::move(lengths_q);
+  options.lengths_k = options.used_k = std::move(lengths_k);
+  return options;
+}
+
+// A captured graph reads the lengths when it runs, not when it was captured.
+TEST(CudaRun, ReplayReadsNewLengths) {
+  FATTN_NEEDS_GPU();
+  for (const Plan& each : every_packed_row()) {
+    SCOPED_TRACE(std::string(each.kernel()));
+    Placed before(each, packed_lengths({128, 0, 30}, {100, 20, 80}));
+    Placed after(each, packed_lengths({20, 128, 128}, {1, 128, 0}));
+    const Streams streams(1);
+    must(cudaDeviceSynchronize());
+    run(each, after.buffers, after.workspace);
+    const auto expected = finish(after);
+
+    // The graph of `before`, whose memory then gets the data of `after`.
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    FATTN_CUDA_OK(cudaStreamBeginCapture(streams[0], cudaStreamCaptureModeGlobal));
+    run(each, before.buffers, before.workspace, streams[0]);
+    FATTN_CUDA_OK(cudaStreamEndCapture(streams[0], &graph));
+    FATTN_CUDA_OK(cudaGraphInstantiate(&executable, graph, 0));
+    FATTN_CUDA_OK(cudaGraphLaunch(executable, streams[0]));
+    finish(before);
+    before.copy_inputs_from(after);
+    FATTN_CUDA_OK(cudaGraphLaunch(executable, streams[0]));
+    must(cudaDeviceSynchronize());
+    before.outputs.fetch();
+    std::vector<std::vector<std::byte>> bits;
+    for (const verify::Tensor& tensor : before.outputs.tensors()) bits.push_back(tensor.bytes());
+    EXPECT_EQ(bits, expected);
+    cudaGraphExecDestroy(executable);
+    cudaGraphDestroy(graph);
+  }
+}
+
+// Element offsets beyond 2^31: rows of q and o lie 2^26 elements apart.
+TEST(CudaRun, OffsetsBeyond32Bits) {
+  FATTN_NEEDS_GPU();
+  for (const KernelInfo& row : kernels()) {
+    if (row.device != DeviceKind::cuda || !row.compiled || row.pass != Pass::forward) continue;
+    SCOPED_TRACE(row.name);
+    Problem near = parse_problem("fwd b1 hq2 hk1 sq40 sk70 d128 bf16 causal lse"), far = near;
+    constexpr std::int64_t kStep = std::int64_t{1} << 26;
+    far.strides.q = far.strides.o = Strides{40 * kStep, kStep, 128, 1};
+    const std::size_t bytes = static_cast<std::size_t>(39 * kStep + 256) * 2, row_bytes = 256 * 2;
+    std::size_t free = 0, total = 0;
+    must(cudaMemGetInfo(&free, &total));
+    if (free < 2 * bytes + (std::size_t{1} << 30)) GTEST_SKIP() << "this test needs 12 GiB of device memory";
+    const Plan near_plan = plan(near, cuda(), row.name), far_plan = plan(far, cuda(), row.name);
+    Placed placed(near_plan);
+    run(near_plan, placed.buffers, placed.workspace);
+    const auto expected = finish(placed);
+
+    Buffers buffers = placed.buffers;
+    void *q = nullptr, *o = nullptr;
+    FATTN_CUDA_OK(cudaMalloc(&q, bytes));
+    FATTN_CUDA_OK(cudaMalloc(&o, bytes));
+    FATTN_CUDA_OK(cudaMemcpy2D(q, kStep * 2, buffers.q, row_bytes, row_bytes, 40, cudaMemcpyDeviceToDevice));
+    buffers.q = q;
+    buffers.o = o;
+    const GuardedWorkspace workspace(far_plan);
+    run(far_plan, buffers, workspace);
+    FATTN_CUDA_OK(cudaMemcpy2D(placed.buffers.o, row_bytes, o, kStep * 2, row_bytes, 40, cudaMemcpyDeviceToDevice));
+    EXPECT_EQ(finish(placed), expected);
+    cudaFree(q);
+    cudaFree(o);
+  }
+}
+
 // Lengths that lie: whatever is computed, nothing outside the buffers is touched, and validate_device names the lie.
 TEST(CudaRun, LyingLengths) {
   FATTN_NEEDS_GPU();
@@ -274,24 +388,11 @@ TEST(CudaRun, LyingLengths) {
       {"seqused_k[1]", {0, 100, 200, 300}, {0, 100, 200, 200}, {100, huge, 0}},
       {"seqused_k[2]", {0, 100, 200, 300}, {0, 100, 150, 200}, {100, 50, -3}},
   };
-  for (const KernelInfo& row : kernels()) {
-    if (row.device != DeviceKind::cuda || !row.compiled) continue;
-    const std::string pass = row.pass == Pass::forward ? "fwd" : "bwd";
-    const Problem problem = parse_problem(pass + " b3 hq2 hk1 sq128 sk128 tq300 tk200 d128 bf16 causal seqused=k");
-    std::optional<Plan> made;
-    try {
-      made = plan(problem, cuda(), row.name);
-    } catch (const Error& error) {
-      std::printf("NOTE: %s\n", error.what());  // a row without packed sequences
-      continue;
-    }
+  for (const Plan& each : every_packed_row()) {
     for (const Lie& lie : lies) {
-      SCOPED_TRACE(row.name + ", " + lie.name);
-      verify::DataOptions truth;
-      truth.lengths_q = {100, 100, 100};
-      truth.lengths_k = truth.used_k = {100, 50, 50};
-      Placed placed(*made, truth);
-      verify::PlacedMemory cu_q(made->device(), 16, 16), cu_k(made->device(), 16, 16), used(made->device(), 12, 16);
+      SCOPED_TRACE(std::string(each.kernel()) + ", " + lie.name);
+      Placed placed(each, packed_lengths({100, 100, 100}, {100, 50, 50}));
+      verify::PlacedMemory cu_q(each.device(), 16, 16), cu_k(each.device(), 16, 16), used(each.device(), 12, 16);
       cu_q.upload(lie.cu_q.data());
       cu_k.upload(lie.cu_k.data());
       used.upload(lie.used.data());
@@ -299,10 +400,10 @@ TEST(CudaRun, LyingLengths) {
       buffers.cu_seqlens_q = static_cast<const std::int32_t*>(cu_q.data());
       buffers.cu_seqlens_k = static_cast<const std::int32_t*>(cu_k.data());
       buffers.seqused_k = static_cast<const std::int32_t*>(used.data());
-      EXPECT_EQ(message_of([&] { validate_device(*made, buffers); }).find(lie.name), 0u);
-      run(*made, buffers, placed.workspace);
+      EXPECT_EQ(message_of([&] { validate_device(each, buffers); }).find(lie.name), 0u);
+      run(each, buffers, placed.workspace);
       finish(placed);
-      EXPECT_NO_THROW(validate_device(*made, placed.buffers));
+      EXPECT_NO_THROW(validate_device(each, placed.buffers));
     }
   }
 }
