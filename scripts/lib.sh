@@ -87,8 +87,14 @@ python_packages() {
   done
   [ ${#wanted[@]} -gt 0 ] || return 0
   say "pip install ${wanted[*]}"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}" 2> >(grep -v '^WARNING' >&2) ||
+  local log
+  log=$(mktemp)
+  if ! "$venv/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}" >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -f "$log"
     stop "pip could not install: ${wanted[*]}"
+  fi
+  rm -f "$log"
   printf '%s\n' "${wanted[@]}" >>"$stamp"
 }
 
