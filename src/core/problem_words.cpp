@@ -17,6 +17,7 @@ std::string text(int64_t value) { return std::to_string(value); }
 
 // The shortest digits that give the same double back.
 std::string text(double value) {
+  if (value == 0) return "0";  // -0 equals it, and equal problems have equal texts
   std::array<char, 32> digits;
   return {digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr};
 }
@@ -134,7 +135,7 @@ Text write_alibi(const Problem& p) {
 
 constexpr std::array<std::string_view, 4> kDescales = {"none", "tensor", "head", "block"};
 void read_descale(Problem& p, WordValue& v) {
-  p.descale.kind = static_cast<DescaleKind>(v.choice(kDescales));
+  p.descale.kind = static_cast<DescaleKind>(1 + v.choice(std::span(kDescales).subspan(1)));  // none is not said
   if (p.descale.kind != DescaleKind::block) return;
   p.descale.block_q = v.integer();
   p.descale.block_k = v.integer();

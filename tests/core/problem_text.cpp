@@ -76,7 +76,7 @@ TEST(ProblemText, MalformedValues) {
        {"b", "b-", "b4x", "b4.5", "b+4", "b0x4", "hq=", "window", "window=", "window=3", "window=3,", "window=3,4,5",
         "window=,", "window=a,b", "causal=1", "causal=", "chunk", "chunk=1e3", "scale=", "scale=abc", "scale=0x1p3",
         "scale=1,2", "scale=1e999", "bias=", "bias=x", "bias=bb", "bias=bhqk,", "bias=bhqk,int8", "bias=1,1",
-        "alibi=", "alibi=heads", "descale=block", "descale=block,1", "descale=row", "seqused=", "seqused=kq",
+        "alibi=", "alibi=heads", "descale=block", "descale=block,1", "descale=row", "descale=none", "seqused=", "seqused=kq",
         "block_sparse=64", "block_sparse=64,64,heads,heads", "block_sparse=64,64,rows", "out=int8", "out=", "align=",
         "q_strides=1,2,3", "q_strides=1,2,3,1,5", "paged=16", "rotary=64,foo", "rotary=,interleaved",
         "sq99999999999999999999", "b-99999999999999999999"}) {
@@ -107,6 +107,10 @@ TEST(ProblemText, HostileInputIsRefusedInTime) {
   expect_error(Status::invalid_argument, {"..."},
                [] { parse_problem("fwd sq8 d64 " + std::string(1 << 20, 'a')); });
   EXPECT_THROW(parse_problem(std::string("fwd\0sq8", 7)), Error);
+}
+
+TEST(ProblemText, EqualProblemsHaveEqualTexts) {
+  EXPECT_EQ(canonical("fwd sq8 d64 scale=-0 softcap=-0"), "fwd b1 hq1 hk1 sq8 sk8 d64 bf16 scale=0");
 }
 
 TEST(ProblemText, PrintsInvalidProblemsToo) {
