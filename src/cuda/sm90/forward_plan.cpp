@@ -105,7 +105,8 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const De
   plan.limits = lower_band(problem.mask);
   plan.score = score_of(softmax_scale(problem));
   plan.keys_begin = band.visible(0).begin;
-  plan.keys_end = std::max(band.visible(seqlen_q - 1).end, plan.keys_begin);
+  const bool some = band.left + band.right >= 0;  // else every interval is empty
+  plan.keys_end = some ? std::max(band.visible(seqlen_q - 1).end, plan.keys_begin) : plan.keys_begin;
 
   Schedule& schedule = plan.schedule;
   schedule.heads = static_cast<int>(problem.heads_q);

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what ptxas said about every kernel and what it made of it.
+
+    scripts/check_sass.py OBJECT... [--cuobjdump PATH] [--require-sass]
+
+For each object with a log beside it (OBJECT.ptxas.log, kept by cmake/ptxas_log.sh) prints registers, barriers, stack and
+spills of its kernels, and exits 1 when
+  * ptxas says that it serialised wgmma or ignored setmaxnreg (C7508 to C7520; it calls that "info"),
+  * a kernel of an sm90 row has no wgmma,
+  * a loop that issues wgmma, and holds no smaller one that does, touches local memory (LDL, STL).
+The last two read the machine code through cuobjdump, which needs nvdisasm beside it or in PATH. Without it they are left
+out and said to be, or fail with --require-sass."""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+HARMLESS = {"C7519"}  # "warpgroup.arrive is injected": a fence that costs nothing
+MESSAGE = re.compile(r"\((C75\d\d)\)[^\n]*")
+ENTRY = re.compile(r"Compiling entry function '([^']+)'")
+FUNCTION = re.compile(r"Function : (\S+)")
+INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)([^;]*);")
+
+
+def short(name):
+    """A mangled name without namespaces and parameters; of a row's kernel, the row's name."""
+    if not shutil.which("c++filt"):
+        return name
+    text = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout.strip()
+    text = re.sub(r"\([\w:]+\)\s*(\d+)", r"\1", text)  # (type)0 of an enumerator
+    text = re.sub(r"\(anonymous namespace\)::", "", text)
+    text = re.sub(r"^.*? (?=\w+::)", "", text).split("(")[0]
+    text = re.sub(r"\w+::", "", text)
+    row = re.search(r"<(sm\d+_\w+)>", text)
+    return row.group(1) if row else text
+
+
+def read_log(text):
+    """{mangled name: dict of numbers}, [complaints]."""
+    complaints = [m.group(0).strip() for m in MESSAGE.finditer(text) if m.group(1) not in HARMLESS]
+    kernels = {}
+    for part in re.split(r"(?=ptxas info\s+: Compiling entry function)", text):
+        entry = ENTRY.search(part)
+        if not entry:
+            continue
+
+        def number(pattern):
+            found = re.search(pattern, part)
+            return int(found.group(1)) if found else 0
+
+        kernels[entry.group(1)] = {
+            "registers": number(r"Used (\d+) registers"),
+            "barriers": number(r"used (\d+) barriers"),
+            "stack": number(r"(\d+) bytes stack frame"),
+            "stores": number(r"(\d+) bytes spill stores"),
+            "loads": number(r"(\d+) bytes spill loads"),
+        }
+    return kernels, complaints
+
+
+def read_sass(text):
+    """{mangled name: [(address, opcode, operands)]}."""
+    functions = {}
+    code = None
+    for line in text.splitlines():
+        if found := FUNCTION.search(line):
+            code = functions.setdefault(found.group(1), [])
+        elif code is not None and (found := INSTRUCTION.search(line)):
+            code.append((int(found.group(1), 16), found.group(2), found.group(3)))
+    return functions
+
+
+def is_wgmma(opcode):
+    return opcode.split(".")[0] in ("HGMMA", "QGMMA", "IGMMA", "BGMMA")
+
+
+def main_loops(code):
+    """Address ranges of the loops that issue wgmma and hold no smaller one that does."""
+    ranges = set()
+    for address, opcode, operands in code:
+        target = re.search(r"0x([0-9a-f]+)\s*$", operands.strip())
+        if opcode.startswith("BRA") and target and int(target.group(1), 16) < address:
+            ranges.add((int(target.group(1), 16), address))
+    products = [address for address, opcode, _ in code if is_wgmma(opcode)]
+    ranges = {r for r in ranges if any(r[0] <= p <= r[1] for p in products)}
+    return [r for r in ranges if not any(o != r and r[0] <= o[0] and o[1] <= r[1] for o in ranges)]
+
+
+def local_memory_in_main_loops(code):
+    loops = main_loops(code)
+    return [f"{opcode} at {address:#x}" for address, opcode, _ in code
+            if opcode.split(".")[0] in ("LDL", "STL") and any(begin <= address <= end for begin, end in loops)]
+
+
+def find_cuobjdump(given):
+    for candidate in (given, os.environ.get("CUOBJDUMP"), shutil.which("cuobjdump")):
+        if candidate and os.access(candidate, os.X_OK):
+            beside = pathlib.Path(candidate).resolve().parent / "nvdisasm"
+            if beside.exists() or shutil.which("nvdisasm") or os.environ.get("NVDISASM_PATH"):
+                return candidate
+    return None
+
+
+def check(objects, cuobjdump, out=print):
+    """The complaints about all objects; prints the table."""
+    complaints, rows = [], []
+    for path in objects:
+        log = pathlib.Path(str(path) + ".ptxas.log")
+        if not log.exists():
+            continue
+        kernels, messages = read_log(log.read_text(errors="replace"))
+        complaints += [f"{pathlib.Path(path).name}: {message}" for message in messages]
+        functions = {}
+        if cuobjdump and kernels:
+            sass = subprocess.run([cuobjdump, "-sass", str(path)], capture_output=True, text=True, check=True)
+            functions = read_sass(sass.stdout)
+        for name, numbers in kernels.items():
+            code = functions.get(name)
+            products = "-"
+            if cuobjdump and code is None:
+                complaints.append(f"{short(name)}: not found in the machine code of {path}")
+            elif code is not None:
+                products = sum(is_wgmma(opcode) for _, opcode, _ in code)
+                if short(name).startswith("sm90_") and products == 0:
+                    complaints.append(f"{short(name)}: issues no wgmma")
+                found = local_memory_in_main_loops(code)
+                if found:
+                    complaints.append(f"{short(name)}: local memory in a main loop: " + ", ".join(found[:8]))
+            rows.append((short(name), numbers["registers"], numbers["barriers"], numbers["stack"], numbers["stores"],
+                         numbers["loads"], products, len(code) if code else "-"))
+    titles = ("kernel", "registers", "barriers", "stack", "spill stores", "spill loads", "wgmma", "instructions")
+    widths = [max(len(str(row[i])) for row in [titles, *rows]) for i in range(len(titles))]
+    for row in [titles, *sorted(rows, key=str)]:
+        out("  ".join(str(cell).rjust(width) if i else str(cell).ljust(width)
+                      for i, (cell, width) in enumerate(zip(row, widths))))
+    if not rows:
+        complaints.append("no object has a .ptxas.log with a kernel in it")
+    return complaints
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("objects", nargs="+", metavar="OBJECT")
+    parser.add_argument("--cuobjdump", help="default: $CUOBJDUMP, then PATH")
+    parser.add_argument("--require-sass", action="store_true", help="fail where there is no cuobjdump")
+    arguments = parser.parse_args()
+    cuobjdump = find_cuobjdump(arguments.cuobjdump)
+    complaints = check(arguments.objects, cuobjdump)
+    if not cuobjdump:
+        print("machine code not read: no cuobjdump with nvdisasm (PATH, or the wheels nvidia-cuda-cuobjdump and "
+              "nvidia-cuda-nvdisasm)")
+        if arguments.require_sass:
+            complaints.append("--require-sass and no cuobjdump")
+    for complaint in complaints:
+        print("error:", complaint, file=sys.stderr)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
