@@ -105,7 +105,7 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const De
   plan.limits = lower_band(problem.mask);
   plan.score = score_of(softmax_scale(problem));
   plan.keys_begin = band.visible(0).begin;
-  const bool some = band.left + band.right >= 0;  // else every interval is empty
+  const bool some = std::int64_t{band.left} + band.right >= 0;  // else every interval is empty
   plan.keys_end = some ? std::max(band.visible(seqlen_q - 1).end, plan.keys_begin) : plan.keys_begin;
 
   Schedule& schedule = plan.schedule;
