@@ -4,10 +4,11 @@
 
 /* The C interface: Problem -> Plan -> run, as in fattn.hpp. See docs/api.md, "C".
  *
- * Every struct begins with struct_size, which the caller sets to sizeof. Fields are only ever added at the end: a smaller
- * struct of an older header is completed with defaults, a larger one of a newer header is accepted while what this
- * library does not know is zero. Flags are 0 or 1. */
+ * Every struct begins with struct_size, which the caller sets to sizeof. Fields are only ever added at the end: a
+ * smaller struct of an older header is completed with defaults, a larger one of a newer header is accepted while what
+ * this library does not know is zero. Flags are 0 or 1. */
 
+/* NOLINTBEGIN(modernize-*): this is C. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,9 +30,9 @@ typedef enum fattn_status {
   FATTN_INTERNAL_ERROR = 8
 } fattn_status;
 
-enum { FATTN_FORWARD = 0, FATTN_BACKWARD = 1, FATTN_DECODE = 2 };                                      /* pass */
+enum { FATTN_FORWARD = 0, FATTN_BACKWARD = 1, FATTN_DECODE = 2 };                                          /* pass */
 enum { FATTN_UNSET = -1, FATTN_FP64 = 0, FATTN_FP32 = 1, FATTN_BF16 = 2, FATTN_FP16 = 3, FATTN_E4M3 = 4 }; /* dtypes */
-enum { FATTN_ALIBI_NONE = 0, FATTN_ALIBI_PER_HEAD = 1, FATTN_ALIBI_PER_BATCH_AND_HEAD = 2 };           /* alibi */
+enum { FATTN_ALIBI_NONE = 0, FATTN_ALIBI_PER_HEAD = 1, FATTN_ALIBI_PER_BATCH_AND_HEAD = 2 };               /* alibi */
 enum { FATTN_DESCALE_NONE = 0, FATTN_DESCALE_TENSOR = 1, FATTN_DESCALE_HEAD = 2, FATTN_DESCALE_BLOCK = 3 };
 enum { FATTN_CPU = 0, FATTN_CUDA = 1 };                                                                /* kind */
 enum { FATTN_Q, FATTN_K, FATTN_V, FATTN_O, FATTN_DOUT, FATTN_DQ, FATTN_DK, FATTN_DV, FATTN_OPERANDS }; /* strides[] */
@@ -177,5 +178,6 @@ FATTN_EXPORT fattn_status fattn_kernel_name(size_t index, const char** name, int
 #ifdef __cplusplus
 }
 #endif
+/* NOLINTEND(modernize-*) */
 
 #endif /* FATTN_FATTN_H */

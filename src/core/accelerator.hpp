@@ -18,9 +18,9 @@ struct Where {
   int device = -1;
 };
 
-bool compiled();                      // is there CUDA code in this library
-std::vector<Device> devices();        // empty without a driver or a GPU
-Where locate(const void* pointer);    // unknown without CUDA
+bool compiled();                    // is there CUDA code in this library
+std::vector<Device> devices();      // empty without a driver or a GPU
+Where locate(const void* pointer);  // unknown without CUDA
 // Copies device data to the host, synchronising the stream (validate_device only).
 void copy_to_host(void* to, const void* from, std::size_t bytes, int device, Stream stream);
 

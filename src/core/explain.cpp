@@ -66,8 +66,7 @@ double visited(const Band& band, Tile tile, bool of_queries) {
 
 // What one pass over the inner loop moves for each row that it visits, and what is moved once.
 double tiled_bytes(const Problem& p, Tile tile) {
-  const Band band =
-      Band::of(lower_band(p.mask), static_cast<int>(p.seqlen_q), static_cast<int>(p.seqlen_k));
+  const Band band = Band::of(lower_band(p.mask), static_cast<int>(p.seqlen_q), static_cast<int>(p.seqlen_k));
   const double heads = count(p.batch, p.heads_q), size = static_cast<double>(size_of(p.dtype));
   const double d = static_cast<double>(p.head_dim), dv = static_cast<double>(head_dim_v(p));
   const double once = lse_bytes(p) + bias_bytes(p);
@@ -124,7 +123,8 @@ std::string describe(const LaunchShape& shape, DeviceKind kind) {
   const bool cpu = kind == DeviceKind::cpu;
   std::string text = shape.tile.empty() ? "no tiles" : "tile " + shape.tile;
   if (shape.grid > 0) text += fmt::format("; {} {}", shape.grid, cpu ? "work items" : "blocks");
-  if (shape.threads > 0) text += cpu ? fmt::format(" for {} threads", shape.threads) : fmt::format(" of {} threads", shape.threads);
+  if (shape.threads > 0)
+    text += cpu ? fmt::format(" for {} threads", shape.threads) : fmt::format(" of {} threads", shape.threads);
   if (shape.shared_memory_bytes > 0) {
     text += fmt::format(", {} shared memory", human(static_cast<double>(shape.shared_memory_bytes)));
   }

@@ -31,9 +31,7 @@ inline bool packed(const Problem& problem, Operand operand) {
 }
 
 // Does this pass read or write the operand?
-constexpr bool takes_part(Pass pass, Operand operand) {
-  return pass == Pass::backward || operand <= Operand::o;
-}
+constexpr bool takes_part(Pass pass, Operand operand) { return pass == Pass::backward || operand <= Operand::o; }
 // The dtype in which the operand is stored.
 inline DType dtype_of(const Problem& problem, Operand operand) {
   const bool input = operand <= Operand::v || operand == Operand::dout;

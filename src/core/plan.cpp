@@ -93,7 +93,7 @@ Plan plan_from(std::span<const Row> table, const Problem& problem, const Device&
   state->problem = problem;
   state->device = device;
   state->kernel = split(forced).empty() ? &first_row(table, problem, device, state->refusals)
-                                          : &forced_row(table, problem, device, forced);
+                                        : &forced_row(table, problem, device, forced);
   state->launch = state->kernel->prepare(state->problem, state->device);
   return Plan(std::move(state));
 }

@@ -99,8 +99,8 @@ Strides strides(const Problem& problem, Operand operand) {
 }
 
 double visible_pairs(const Problem& problem) {
-  const Band band = Band::of(lower_band(problem.mask), static_cast<int>(problem.seqlen_q),
-                             static_cast<int>(problem.seqlen_k));
+  const Band band =
+      Band::of(lower_band(problem.mask), static_cast<int>(problem.seqlen_q), static_cast<int>(problem.seqlen_k));
   return static_cast<double>(visible_pairs(band)) * static_cast<double>(problem.heads_q) *
          static_cast<double>(problem.batch);
 }

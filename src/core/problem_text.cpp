@@ -74,8 +74,8 @@ Pass read_pass(std::string_view text) {
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i] == text) return static_cast<Pass>(i);
   }
-  fail(Status::invalid_argument, "problem begins with {}, which is not fwd, bwd or decode; nearest: {}", in_quotes(text),
-       nearest_word(text, names));
+  fail(Status::invalid_argument, "problem begins with {}, which is not fwd, bwd or decode; nearest: {}",
+       in_quotes(text), nearest_word(text, names));
 }
 
 }  // namespace
@@ -90,10 +90,12 @@ Problem parse_problem(std::string_view text) {
   const auto given = [&](const Word* word) { return std::find(seen.begin(), seen.end(), word) != seen.end(); };
   for (std::size_t i = 1; i < parts.size(); ++i) {
     const auto [word, value, well_formed] = match(parts[i]);
-    require(word != nullptr, "word {} of the problem is unknown; nearest: {}", in_quotes(parts[i]), nearest_to(parts[i]));
+    require(word != nullptr, "word {} of the problem is unknown; nearest: {}", in_quotes(parts[i]),
+            nearest_to(parts[i]));
     WordValue reader(parts[i], word->usage, value);
     if (!well_formed) reader.refuse();
-    require(!given(word), "word {} of the problem gives {} a second time; nearest: once", in_quotes(parts[i]), word->name);
+    require(!given(word), "word {} of the problem gives {} a second time; nearest: once", in_quotes(parts[i]),
+            word->name);
     seen.push_back(word);
     word->read(problem, reader);
     reader.finish();

@@ -238,7 +238,9 @@ constexpr std::array kWords = {
            return Text(fmt::format("{},{}", p.kv_cache->page_size, p.kv_cache->pages));
          }},
     Word{"append", WordForm::value, "append=<keys>", [](Problem& p, WordValue& v) { cache_of(p).append = v.integer(); },
-         [](const Problem& p) { return p.kv_cache && p.kv_cache->append != 0 ? Text(text(p.kv_cache->append)) : Text(); }},
+         [](const Problem& p) {
+           return p.kv_cache && p.kv_cache->append != 0 ? Text(text(p.kv_cache->append)) : Text();
+         }},
     Word{"leftpad", WordForm::flag, "leftpad", [](Problem& p, WordValue&) { cache_of(p).leftpad = true; },
          [](const Problem& p) { return p.kv_cache && p.kv_cache->leftpad ? Text("") : Text(); }},
     Word{"rotary", WordForm::value, "rotary=<dim>[,interleaved]", read_rotary, write_rotary},

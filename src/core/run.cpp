@@ -185,10 +185,10 @@ void validate_device(const Plan& plan, const Buffers& buffers, Stream stream) {
     accelerator::copy_to_host(to.data(), from, to.size() * sizeof(std::int32_t), state.device.index, stream);
     return static_cast<const std::int32_t*>(to.data());
   };
-  check_lengths(problem, {copy(copies[0], buffers.cu_seqlens_q, problem.batch + 1),
-                          copy(copies[1], buffers.cu_seqlens_k, problem.batch + 1),
-                          copy(copies[2], buffers.seqused_q, problem.batch),
-                          copy(copies[3], buffers.seqused_k, problem.batch)});
+  check_lengths(problem,
+                {copy(copies[0], buffers.cu_seqlens_q, problem.batch + 1),
+                 copy(copies[1], buffers.cu_seqlens_k, problem.batch + 1),
+                 copy(copies[2], buffers.seqused_q, problem.batch), copy(copies[3], buffers.seqused_k, problem.batch)});
 }
 
 }  // namespace fattn

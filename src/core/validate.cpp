@@ -15,8 +15,8 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kMaxExtent = 2147483647;     // batch, heads and totals: they index int32 arrays
-constexpr int64_t kMaxLength = 1073741823;     // 2^30 - 1, so that sums of two lengths fit an int
+constexpr int64_t kMaxExtent = 2147483647;          // batch, heads and totals: they index int32 arrays
+constexpr int64_t kMaxLength = 1073741823;          // 2^30 - 1, so that sums of two lengths fit an int
 constexpr int64_t kMaxElements = int64_t{1} << 56;  // of one tensor, so that offsets in bytes fit an int64
 
 void require_range(const char* name, int64_t value, int64_t low, int64_t high) {

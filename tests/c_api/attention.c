@@ -131,8 +131,16 @@ int main(void) {
   fill(&k[0][0][0], sizeof k / sizeof(float), 2);
   fill(&v[0][0][0], sizeof v / sizeof(float), 3);
   fill(&dout[0][0][0], sizeof dout / sizeof(float), 4);
-  const fattn_buffers buffers = {.struct_size = sizeof buffers, .q = q, .k = k, .v = v, .o = o, .lse = &lse[0][0],
-                                 .dout = dout, .dq = dq, .dk = dk, .dv = dv};
+  const fattn_buffers buffers = {.struct_size = sizeof buffers,
+                                 .q = q,
+                                 .k = k,
+                                 .v = v,
+                                 .o = o,
+                                 .lse = &lse[0][0],
+                                 .dout = dout,
+                                 .dq = dq,
+                                 .dk = dk,
+                                 .dv = dv};
 
   for (int i = 0; i < 3; ++i) {
     memset(o, 0xff, sizeof o);

@@ -73,7 +73,8 @@ TEST(Device, Text) {
   EXPECT_EQ(parse_device("h100"), h100());
   EXPECT_EQ(parse_device("h200"), h200());
   EXPECT_EQ(parse_device("a100"), a100());
-  for (const char* text : {"", "gpu", "cpu:", "cpu:x", "cpu:0", "cpu:4x", "cpu:99999999999", "H100", "cuda:x", "h100:1"}) {
+  for (const char* text :
+       {"", "gpu", "cpu:", "cpu:x", "cpu:0", "cpu:4x", "cpu:99999999999", "H100", "cuda:x", "h100:1"}) {
     expect_error(Status::invalid_argument, {"nearest: "}, [&] { parse_device(text); });
   }
   expect_error(Status::invalid_argument, {"'h10'", "nearest: h100"}, [] { parse_device("h10"); });

@@ -35,10 +35,13 @@ inline constexpr Kernel backward = row("cpu_plain_backward", DeviceKind::cpu, Pa
 inline constexpr Kernel oracle = row("reference_forward", DeviceKind::cpu, Pass::forward, true);
 inline constexpr Kernel oracle_decode = row("reference_decode", DeviceKind::cpu, Pass::decode, true);
 
-inline constexpr std::array table = {
-    Row{"sm90_forward", &sm90},           Row{"cpu_absent_forward", nullptr}, Row{"cpu_fast_forward", &fast},
-    Row{"cpu_plain_forward", &plain},     Row{"cpu_plain_backward", &backward},
-    Row{"reference_forward", &oracle},    Row{"reference_decode", &oracle_decode}};
+inline constexpr std::array table = {Row{"sm90_forward", &sm90},
+                                     Row{"cpu_absent_forward", nullptr},
+                                     Row{"cpu_fast_forward", &fast},
+                                     Row{"cpu_plain_forward", &plain},
+                                     Row{"cpu_plain_backward", &backward},
+                                     Row{"reference_forward", &oracle},
+                                     Row{"reference_decode", &oracle_decode}};
 
 }  // namespace fake
 

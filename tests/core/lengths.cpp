@@ -44,9 +44,8 @@ TEST(Lengths, BadOnesNameTheEntry) {
 TEST(Lengths, DenseAndAppend) {
   const Used used = {5, 0, 7};
   EXPECT_NO_THROW(check_lengths(parse_problem("fwd b3 sq5 sk7 d8 seqused=k"), {.seqused_k = used.data()}));
-  expect_error(Status::invalid_argument, {"seqused_q[2] = 7 must be in [0, 5]"}, [&] {
-    check_lengths(parse_problem("fwd b3 sq5 sk7 d8 seqused=q"), {.seqused_q = used.data()});
-  });
+  expect_error(Status::invalid_argument, {"seqused_q[2] = 7 must be in [0, 5]"},
+               [&] { check_lengths(parse_problem("fwd b3 sq5 sk7 d8 seqused=q"), {.seqused_q = used.data()}); });
   expect_error(Status::invalid_argument, {"seqused_k[2] = 7 must be in [0, 6]"}, [&] {
     check_lengths(parse_problem("decode b3 sq5 sk7 d8 seqused=k append=1"), {.seqused_k = used.data()});
   });

@@ -21,8 +21,9 @@ TEST(Mask, JoinKeepsEveryAtom) {
 }
 
 TEST(Mask, JoinIsCommutativeWithNeutralFull) {
-  const Mask all[] = {full(), causal(), causal_top_left(), window(5, -1), window(-1, 0), window(0, 7), chunk(4),
-                      documents(), prefix(), block_sparse({.block_q = 2, .block_k = 4})};
+  const Mask all[] = {
+      full(),       causal(), causal_top_left(), window(5, -1), window(-1, 0),
+      window(0, 7), chunk(4), documents(),       prefix(),      block_sparse({.block_q = 2, .block_k = 4})};
   for (const Mask& a : all) {
     EXPECT_EQ(a & full(), a);
     EXPECT_EQ(a & a, a);
@@ -37,9 +38,8 @@ TEST(Mask, NarrowerWindowWins) {
 
 TEST(Mask, WhatHasNoSingleMaskIsRefused) {
   expect_error(Status::invalid_argument, {"chunk = 4", "chunk = 8", "nearest"}, [] { chunk(4) & chunk(8); });
-  expect_error(Status::invalid_argument, {"block_sparse(2x2", "block_sparse(2x4", "nearest"}, [] {
-    block_sparse({.block_q = 2, .block_k = 2}) & block_sparse({.block_q = 2, .block_k = 4});
-  });
+  expect_error(Status::invalid_argument, {"block_sparse(2x2", "block_sparse(2x4", "nearest"},
+               [] { block_sparse({.block_q = 2, .block_k = 2}) & block_sparse({.block_q = 2, .block_k = 4}); });
 }
 
 // The definitions in mask.hpp, word by word.
@@ -54,10 +54,20 @@ bool keeps(const Mask& m, int seqlen_q, int seqlen_k, int query, int key) {
 }
 
 TEST(Mask, LoweredBandIsTheDefinition) {
-  const Mask masks[] = {full(), causal(), causal_top_left(), window(2, 1), window(-1, 3), window(0, -1), chunk(3),
-                        causal() & window(4, 9), causal_top_left() & window(1, 2), chunk(5) & causal(),
-                        chunk(4) & window(2, 2), causal() & causal_top_left(),
-                        window(std::int64_t{1} << 40, std::int64_t{1} << 50), chunk(std::int64_t{1} << 40)};
+  const Mask masks[] = {full(),
+                        causal(),
+                        causal_top_left(),
+                        window(2, 1),
+                        window(-1, 3),
+                        window(0, -1),
+                        chunk(3),
+                        causal() & window(4, 9),
+                        causal_top_left() & window(1, 2),
+                        chunk(5) & causal(),
+                        chunk(4) & window(2, 2),
+                        causal() & causal_top_left(),
+                        window(std::int64_t{1} << 40, std::int64_t{1} << 50),
+                        chunk(std::int64_t{1} << 40)};
   for (const Mask& mask : masks) {
     ASSERT_TRUE(is_band(mask));
     for (const auto& [seqlen_q, seqlen_k] : {std::pair{7, 7}, {3, 11}, {11, 3}, {1, 5}, {5, 0}}) {

@@ -52,9 +52,8 @@ TEST(Plan, OraclesAreNeverAFallback) {
 }
 
 TEST(Plan, InvalidProblemsAreRefusedFirst) {
-  expect_error(Status::invalid_argument, {"heads_kv = 5 must divide heads_q = 32; nearest: 4"}, [] {
-    plan_from(fake::table, {.heads_q = 32, .heads_kv = 5}, cpu(), {});
-  });
+  expect_error(Status::invalid_argument, {"heads_kv = 5 must divide heads_q = 32; nearest: 4"},
+               [] { plan_from(fake::table, {.heads_q = 32, .heads_kv = 5}, cpu(), {}); });
 }
 
 TEST(Plan, ForcedRow) {

@@ -17,18 +17,18 @@ TEST(ProblemText, DefaultsAndOrder) {
 }
 
 TEST(ProblemText, EveryWord) {
-  for (const char* text : {
-           "fwd b2 hq4 hk2 sq8 sk9 d64 dv32 tq16 tk18 seqused=qk fp16 out=fp64 causal causal_top_left window=3,-1 chunk=4 "
-           "documents prefix block_sparse=64,128,batch,heads scale=0.125 softcap=30 bias=bhqk,bf16 alibi=batch sinks "
-           "dropout=0.1 lse max_logit deterministic batch_invariant align=128 q_strides=4608,576,64,1 "
-           "o_strides=4608,576,64,1",
-           "bwd b2 hq4 hk2 sq8 sk9 d64 bf16 bias=1 alibi sinks dlse dbias dsink dout_strides=0,0,0,0",
-           "fwd b1 hq1 hk1 sq8 sk8 d64 e4m3 out=bf16 descale=block,128,64",
-           "fwd b1 hq1 hk1 sq8 sk8 d64 e4m3 descale=tensor", "fwd b1 hq1 hk1 sq8 sk8 d64 e4m3 descale=head",
-           "fwd b1 hq1 hk1 sq8 sk8 d64 seqused=q bf16", "fwd b1 hq1 hk1 sq8 sk8 d64 seqused=k bf16 bias=hk",
-           "decode b2 hq4 hk2 sq1 sk4096 d128 bf16 paged=64,200 append=1 leftpad rotary=64,interleaved",
-           "decode b2 hq4 hk2 sq1 sk4096 d128 bf16 cache", "decode b2 hq4 hk2 sq1 sk4096 d128 bf16",
-           "decode b1 hq1 hk1 sq1 sk64 d128 bf16 rotary=64"}) {
+  for (const char* text :
+       {"fwd b2 hq4 hk2 sq8 sk9 d64 dv32 tq16 tk18 seqused=qk fp16 out=fp64 causal causal_top_left window=3,-1 chunk=4 "
+        "documents prefix block_sparse=64,128,batch,heads scale=0.125 softcap=30 bias=bhqk,bf16 alibi=batch sinks "
+        "dropout=0.1 lse max_logit deterministic batch_invariant align=128 q_strides=4608,576,64,1 "
+        "o_strides=4608,576,64,1",
+        "bwd b2 hq4 hk2 sq8 sk9 d64 bf16 bias=1 alibi sinks dlse dbias dsink dout_strides=0,0,0,0",
+        "fwd b1 hq1 hk1 sq8 sk8 d64 e4m3 out=bf16 descale=block,128,64",
+        "fwd b1 hq1 hk1 sq8 sk8 d64 e4m3 descale=tensor", "fwd b1 hq1 hk1 sq8 sk8 d64 e4m3 descale=head",
+        "fwd b1 hq1 hk1 sq8 sk8 d64 seqused=q bf16", "fwd b1 hq1 hk1 sq8 sk8 d64 seqused=k bf16 bias=hk",
+        "decode b2 hq4 hk2 sq1 sk4096 d128 bf16 paged=64,200 append=1 leftpad rotary=64,interleaved",
+        "decode b2 hq4 hk2 sq1 sk4096 d128 bf16 cache", "decode b2 hq4 hk2 sq1 sk4096 d128 bf16",
+        "decode b1 hq1 hk1 sq1 sk64 d128 bf16 rotary=64"}) {
     EXPECT_EQ(canonical(text), text);
   }
 }
@@ -37,8 +37,17 @@ TEST(ProblemText, ReadsIntoTheRightFields) {
   const Problem p = parse_problem(
       "bwd b2 hq4 hk2 sq8 sk9 d64 dv32 tq16 seqused=k fp16 out=fp32 window=3,-1 bias=bk alibi scale=0.5 dlse "
       "dq_strides=1,2048,64,1");
-  Problem expected{.pass = Pass::backward, .dtype = DType::fp16, .out_dtype = DType::fp32, .batch = 2, .heads_q = 4,
-                   .heads_kv = 2, .seqlen_q = 8, .seqlen_k = 9, .head_dim = 64, .head_dim_v = 32, .total_q = 16};
+  Problem expected{.pass = Pass::backward,
+                   .dtype = DType::fp16,
+                   .out_dtype = DType::fp32,
+                   .batch = 2,
+                   .heads_q = 4,
+                   .heads_kv = 2,
+                   .seqlen_q = 8,
+                   .seqlen_k = 9,
+                   .head_dim = 64,
+                   .head_dim_v = 32,
+                   .total_q = 16};
   expected.seqused_k = true;
   expected.softmax_scale = 0.5;
   expected.mask.window_left = 3;
@@ -72,14 +81,56 @@ TEST(ProblemText, UnknownWordsNameTheNearest) {
 }
 
 TEST(ProblemText, MalformedValues) {
-  for (const char* word :
-       {"b", "b-", "b4x", "b4.5", "b+4", "b0x4", "hq=", "window", "window=", "window=3", "window=3,", "window=3,4,5",
-        "window=,", "window=a,b", "causal=1", "causal=", "chunk", "chunk=1e3", "scale=", "scale=abc", "scale=0x1p3",
-        "scale=1,2", "scale=1e999", "bias=", "bias=x", "bias=bb", "bias=bhqk,", "bias=bhqk,int8", "bias=1,1",
-        "alibi=", "alibi=heads", "descale=block", "descale=block,1", "descale=row", "descale=none", "seqused=", "seqused=kq",
-        "block_sparse=64", "block_sparse=64,64,heads,heads", "block_sparse=64,64,rows", "out=int8", "out=", "align=",
-        "q_strides=1,2,3", "q_strides=1,2,3,1,5", "paged=16", "rotary=64,foo", "rotary=,interleaved",
-        "sq99999999999999999999", "b-99999999999999999999"}) {
+  for (const char* word : {"b",
+                           "b-",
+                           "b4x",
+                           "b4.5",
+                           "b+4",
+                           "b0x4",
+                           "hq=",
+                           "window",
+                           "window=",
+                           "window=3",
+                           "window=3,",
+                           "window=3,4,5",
+                           "window=,",
+                           "window=a,b",
+                           "causal=1",
+                           "causal=",
+                           "chunk",
+                           "chunk=1e3",
+                           "scale=",
+                           "scale=abc",
+                           "scale=0x1p3",
+                           "scale=1,2",
+                           "scale=1e999",
+                           "bias=",
+                           "bias=x",
+                           "bias=bb",
+                           "bias=bhqk,",
+                           "bias=bhqk,int8",
+                           "bias=1,1",
+                           "alibi=",
+                           "alibi=heads",
+                           "descale=block",
+                           "descale=block,1",
+                           "descale=row",
+                           "descale=none",
+                           "seqused=",
+                           "seqused=kq",
+                           "block_sparse=64",
+                           "block_sparse=64,64,heads,heads",
+                           "block_sparse=64,64,rows",
+                           "out=int8",
+                           "out=",
+                           "align=",
+                           "q_strides=1,2,3",
+                           "q_strides=1,2,3,1,5",
+                           "paged=16",
+                           "rotary=64,foo",
+                           "rotary=,interleaved",
+                           "sq99999999999999999999",
+                           "b-99999999999999999999"}) {
     expect_error(Status::invalid_argument, {"word '", "nearest: "},
                  [&] { parse_problem(std::string("decode sq8 d64 ") + word); });
   }
@@ -104,8 +155,7 @@ TEST(ProblemText, HostileInputIsRefusedInTime) {
   std::string many = "fwd sq8 d64";
   for (int i = 0; i < 100000; ++i) many += " b1";
   EXPECT_THROW(parse_problem(many), Error);
-  expect_error(Status::invalid_argument, {"..."},
-               [] { parse_problem("fwd sq8 d64 " + std::string(1 << 20, 'a')); });
+  expect_error(Status::invalid_argument, {"..."}, [] { parse_problem("fwd sq8 d64 " + std::string(1 << 20, 'a')); });
   EXPECT_THROW(parse_problem(std::string("fwd\0sq8", 7)), Error);
 }
 

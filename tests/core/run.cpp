@@ -19,8 +19,8 @@ T* at(std::size_t offset = 0) {
 
 Buffers forward_buffers() { return {.q = at(), .k = at(), .v = at(), .o = at()}; }
 Buffers backward_buffers() {
-  return {.q = at(), .k = at(), .v = at(), .o = at(), .lse = at<float>(),
-          .dout = at(), .dq = at(), .dk = at(), .dv = at()};
+  return {
+      .q = at(), .k = at(), .v = at(), .o = at(), .lse = at<float>(), .dout = at(), .dq = at(), .dk = at(), .dv = at()};
 }
 
 void run_text(const char* problem, const Buffers& buffers, Stream stream = {}) {
@@ -43,7 +43,8 @@ TEST(Run, ReachesTheKernel) {
 
 TEST(Run, AllocatesNothing) {
   fake::workspace_bytes = 256;
-  const Plan plan = fake_plan("bwd b2 hq4 hk2 sq8 sk9 d128 tq16 tk18 seqused=qk causal bias=hqk alibi sinks dlse dbias dsink");
+  const Plan plan =
+      fake_plan("bwd b2 hq4 hk2 sq8 sk9 d128 tq16 tk18 seqused=qk causal bias=hqk alibi sinks dlse dbias dsink");
   fake::workspace_bytes = 0;
   const std::int32_t cu_q[] = {0, 8, 16}, cu_k[] = {0, 9, 18}, used[] = {8, 8};
   Buffers buffers = backward_buffers();
@@ -81,11 +82,20 @@ TEST(Run, MissingBuffers) {
 }
 
 TEST(Run, EveryOptionNeedsItsBuffer) {
-  const std::pair<const char*, const char*> forward[] = {
-      {"lse", "lse"}, {"max_logit", "max_logit"}, {"tq8", "cu_seqlens_q"}, {"tk8", "cu_seqlens_k"},
-      {"seqused=q", "seqused_q"}, {"seqused=k", "seqused_k"}, {"bias=1", "bias"}, {"alibi", "alibi_slopes"},
-      {"sinks", "sinks"}, {"documents", "document_q"}, {"prefix", "prefix"}, {"block_sparse=8,8", "block_offsets"},
-      {"dropout=0.5", "dropout_seed"}, {"e4m3 descale=tensor", "q_descale"}};
+  const std::pair<const char*, const char*> forward[] = {{"lse", "lse"},
+                                                         {"max_logit", "max_logit"},
+                                                         {"tq8", "cu_seqlens_q"},
+                                                         {"tk8", "cu_seqlens_k"},
+                                                         {"seqused=q", "seqused_q"},
+                                                         {"seqused=k", "seqused_k"},
+                                                         {"bias=1", "bias"},
+                                                         {"alibi", "alibi_slopes"},
+                                                         {"sinks", "sinks"},
+                                                         {"documents", "document_q"},
+                                                         {"prefix", "prefix"},
+                                                         {"block_sparse=8,8", "block_offsets"},
+                                                         {"dropout=0.5", "dropout_seed"},
+                                                         {"e4m3 descale=tensor", "q_descale"}};
   for (const auto& [word, buffer] : forward) {
     expect_refused(("fwd sq8 d128 " + std::string(word)).c_str(), forward_buffers(), {std::string(buffer) + " = null"});
   }

@@ -33,9 +33,7 @@ void round_trip(const Problem& problem) {
   RC_ASSERT(to_string(parse_problem(text)) == text);
 }
 
-TEST(ProblemTextProperties, RoundTrip) {
-  EXPECT_TRUE(rc::check("parse(print(p)) == p", round_trip));
-}
+TEST(ProblemTextProperties, RoundTrip) { EXPECT_TRUE(rc::check("parse(print(p)) == p", round_trip)); }
 
 // The same over a fixed set, which must have said every word of the vocabulary, else some field is never tested.
 TEST(ProblemTextProperties, RoundTripOfEveryField) {
@@ -98,8 +96,8 @@ TEST(ProblemTextProperties, CStructCarriesEveryField) {
 
 TEST(ProblemTextProperties, DerivedFactsOfAnyProblem) {
   EXPECT_TRUE(rc::check("0 <= pairs <= all pairs", [](const Problem& p) {
-    const double all = static_cast<double>(p.batch) * static_cast<double>(p.heads_q) *
-                       static_cast<double>(p.seqlen_q) * static_cast<double>(p.seqlen_k);
+    const double all = static_cast<double>(p.batch) * static_cast<double>(p.heads_q) * static_cast<double>(p.seqlen_q) *
+                       static_cast<double>(p.seqlen_k);
     RC_ASSERT(visible_pairs(p) >= 0 && visible_pairs(p) <= all);
     RC_ASSERT(flops(p) <= 2 * all * 3 * 576 * 2);
   }));

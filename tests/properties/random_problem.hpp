@@ -45,7 +45,8 @@ inline Score any_score() {
   Score score;
   score.softcap = one_of({0.0, 30.0, std::fabs(any_real())});
   if (score.softcap < FLT_MIN) score.softcap = 0;
-  if (coin()) score.bias = Bias{coin(), coin(), coin(), coin(), one_of({DType::fp64, DType::fp32, DType::bf16, DType::fp16})};
+  if (coin())
+    score.bias = Bias{coin(), coin(), coin(), coin(), one_of({DType::fp64, DType::fp32, DType::bf16, DType::fp16})};
   score.alibi = one_of({Alibi::none, Alibi::per_head, Alibi::per_batch_and_head});
   return score;
 }
