@@ -36,6 +36,12 @@ Device device_argument(const std::string& text) {
   return all.size() > 1 ? all[1] : all[0];
 }
 
+Device present_device_argument(const std::string& text) {
+  Device device = device_argument(text);
+  if (device.index < 0) refuse(fmt::format("--device = {}: a described device cannot compute; nearest: cpu", text));
+  return device;
+}
+
 std::vector<verify::Case> case_arguments(const std::vector<std::string>& arguments, std::uint64_t seed) {
   std::vector<verify::Case> cases;
   for (const std::string& argument : arguments) {

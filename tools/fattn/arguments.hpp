@@ -17,6 +17,7 @@ using Json = nlohmann::ordered_json;
 
 // Empty text: the first GPU, or the CPU where there is none.
 Device device_argument(const std::string& text);
+Device present_device_argument(const std::string& text);  // refuses devices that are only described
 
 // Each argument is a case ("fwd b1 ... | seed=3", see verify/case_line.hpp) or a file with one a line; '#' begins a
 // comment. Cases that name no seed get `seed`.

@@ -10,6 +10,7 @@
 #include "data.hpp"
 #include "fattn/error.hpp"
 #include "io/file.hpp"
+#include "scaling.hpp"
 #include "text.hpp"
 #include "timer.hpp"
 #include "verify/check.hpp"
@@ -28,6 +29,7 @@ struct BenchOptions {
   bool all = false;
   bool json = false;
   bool table = false;
+  bool scaling = false;
 };
 
 // The rows to time, in turn: those named, which must accept; all that accept; or the one that plan() takes.
@@ -46,10 +48,10 @@ std::vector<Plan> plans_of(const BenchOptions& options, const Problem& problem, 
 Json number(std::optional<double> value) { return value ? Json(*value) : Json(); }
 
 // One record of docs/benchmarks.md.
-Json record(const std::string& run, const Plan& plan, const Timing& timing) {
+Json record(const std::string& run, const Plan& plan, double work, const Timing& timing) {
   const Device& device = plan.device();
   const bool cpu = device.kind == DeviceKind::cpu;
-  const double tflops = flops(plan.problem()) / timing.median_us / 1e6;
+  const double tflops = work / timing.median_us / 1e6;
   std::optional<double> peak = timing.peak_tflops;
   if (!cpu && device.peak_16bit_tflops > 0) peak = device.peak_16bit_tflops;
   return {{"run", run},
@@ -69,12 +71,27 @@ Json record(const std::string& run, const Plan& plan, const Timing& timing) {
           {"bytes", plan.traffic().memory_bytes}};
 }
 
+constexpr const char* kScalingProblem = "fwd b1 hq9 hk3 sq2048 sk2048 d64 bf16 causal lse";
+constexpr std::int64_t kScalingLongest = 16384;
+
+// Time and memory at growing lengths instead of the lengths of the cases.
+int scaling(const BenchOptions& options, const Device& device) {
+  const std::vector<std::string> problem = {kScalingProblem};
+  const std::vector<verify::Case> cases = case_arguments(options.cases.empty() ? problem : options.cases, options.seed);
+  if (cases.size() != 1 || cases.front().problem.total_q || cases.front().problem.total_k) {
+    refuse("--scaling takes one problem that is not packed");
+  }
+  Progress progress;
+  print(scaling_lines(measure_scaling(cases.front().problem, device, kScalingLongest, progress)));
+  return kExitOk;
+}
+
 int bench(const BenchOptions& options) {
   if (options.samples < 1) refuse(fmt::format("--samples = {}: at least 1", options.samples));
+  const Device device = present_device_argument(options.device);
+  if (options.scaling) return scaling(options, device);
+  if (options.cases.empty()) refuse("no cases given: a problem in words, or a file with one a line");
   const std::vector<verify::Case> cases = case_arguments(options.cases, options.seed);
-  const Device device = device_argument(options.device);
-  if (device.index < 0)
-    refuse(fmt::format("--device = {}: a described device cannot be timed; nearest: cpu", options.device));
   const std::string run = utc_stamp();
   std::optional<io::OutputFile> file;
   if (!options.output.empty()) file.emplace(options.output);
@@ -89,9 +106,10 @@ int bench(const BenchOptions& options) {
   std::size_t number = 0;
   for (const verify::Case& one : cases) {
     progress.show(fmt::format("{}/{} {}", ++number, cases.size(), to_string(one.problem)));
-    if (flops(one.problem) <= 0) refuse(fmt::format("{}: there is no work to time", to_string(one.problem)));
     const std::vector<Plan> plans = plans_of(options, one.problem, device);
     verify::CaseData inputs(one.problem, device, one.data);
+    const double work = exact_flops(inputs);
+    if (work <= 0) refuse(fmt::format("{}: there is no work to time", verify::to_line(one)));
     if (one.problem.pass == Pass::backward) add_forward(inputs);
     std::vector<std::unique_ptr<DeviceData>> data;
     std::vector<std::unique_ptr<Burst>> bursts;
@@ -102,7 +120,7 @@ int bench(const BenchOptions& options) {
     const std::vector<Timing> timings = time_in_turn(bursts, options.samples, options.seed);
     progress.clear();
     for (std::size_t i = 0; i < plans.size(); ++i) {
-      const Json line = record(run, plans[i], timings[i]);
+      const Json line = record(run, plans[i], work, timings[i]);
       if (file) file->write(line.dump() + '\n');
       const double tflops = line["tflops"];
       table.row({i == 0 ? to_string(one.problem) : "", std::string(plans[i].kernel()), time_text(timings[i].median_us),
@@ -122,7 +140,7 @@ int bench(const BenchOptions& options) {
 void add_bench(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand("bench", "Time plans on a device; prints one JSON record a line");
-  command->add_option("cases", options->cases, "Problems in words, or files with one a line")->required();
+  command->add_option("cases", options->cases, "Problems in words, or files with one a line");
   command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
   command->add_option("--kernel", options->kernels, "These rows, in turn")->delimiter(',');
   command->add_flag("--all", options->all, "Every row that accepts, in turn (oracles only by name)");
@@ -131,6 +149,11 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->add_option("-o,--output", options->output, "Also write the records to this file, when all are there");
   auto* table = command->add_flag("--table", options->table, "Print a table instead of records");
   command->add_flag("--json", options->json, "Print records (the default)")->excludes(table);
+  command
+      ->add_flag("--scaling", options->scaling,
+                 "Time and memory of one problem at growing lengths, beside standard "
+                 "attention: lines for bench/demo_plots.py")
+      ->excludes(table);
   command->footer(
       "Bursts of about 6 ms after 12 ms of idling, rows of a problem in random order, median of the samples; the "
       "fields are\n"

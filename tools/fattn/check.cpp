@@ -149,9 +149,7 @@ class Report {
 
 int check(const CheckOptions& options) {
   const std::vector<verify::Case> cases = cases_of(options);
-  const Device device = device_argument(options.device);
-  if (device.index < 0)
-    refuse(fmt::format("--device = {}: a described device cannot compute; nearest: cpu", options.device));
+  const Device device = present_device_argument(options.device);
   Report report(options);
   Progress progress;
   std::size_t number = 0, empty = 0;

@@ -130,6 +130,21 @@ Problem forward_of(const Problem& backward) {
   return forward;
 }
 
+double exact_flops(const verify::CaseData& inputs) {
+  double total = 0;
+  for (std::int64_t b = 0; b < inputs.problem().batch; ++b) {
+    Problem one = inputs.problem();
+    one.batch = 1;
+    one.total_q = one.total_k = std::nullopt;
+    one.seqused_q = one.seqused_k = false;
+    one.strides = {};
+    one.seqlen_q = inputs.length_q(b);
+    one.seqlen_k = inputs.length_k(b);
+    total += flops(one);
+  }
+  return total;
+}
+
 void add_forward(verify::CaseData& inputs) {
   const Problem forward = forward_of(inputs.problem());
   const auto compute = [&](const Device& device, std::string_view kernel) {

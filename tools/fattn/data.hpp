@@ -61,6 +61,9 @@ class DeviceData {
 // The forward problem whose results a backward problem reads.
 Problem forward_of(const Problem& backward);
 
+// FLOPs of the sequences as long as they are, not as the problem says they may be.
+double exact_flops(const verify::CaseData& inputs);
+
 // Computes o and lse for the masters of a backward case, by the fastest row there is.
 void add_forward(verify::CaseData& inputs);
 

@@ -143,9 +143,7 @@ Json result_json(const AttentionInput& input, const std::vector<PassResult>& pas
 }
 
 int run_files(const RunOptions& options) {
-  const Device device = device_argument(options.device);
-  if (device.index < 0)
-    refuse(fmt::format("--device = {}: a described device cannot compute; nearest: cpu", options.device));
+  const Device device = present_device_argument(options.device);
   const AttentionInput input = read_input(options.files, dtype_argument(options.dtype));
   const std::string words = (options.causal ? "causal " : "") + options.mask;
   const Problem forward = problem_of(input, Pass::forward, words);
