@@ -17,14 +17,14 @@ namespace fattn::gpu {
 // Throws Error(device_error) "<what>: <CUDA's name>: <CUDA's text>", and clears the error it reports.
 void check(cudaError_t error, const char* what, const char* kernel = nullptr);
 
-// Makes `device` current for a scope. Does nothing when it already is, so a capture in progress sees no extra call.
+// Makes `device` current for a scope. It is set even where cudaGetDevice names it already: a thread that has not used
+// CUDA yet has no context, and the driver's functions (tensor maps) would fail there.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device) {
     check(cudaGetDevice(&before_), "cudaGetDevice");
-    if (before_ == device) return;
     check(cudaSetDevice(device), "cudaSetDevice");
-    changed_ = true;
+    changed_ = before_ != device;
   }
   ~DeviceGuard() {
     if (changed_) cudaSetDevice(before_);

@@ -170,7 +170,11 @@ TEST(CudaRun, OnePlanManyThreads) {
     for (int i = 0; i < 4; ++i) {
       threads.emplace_back([&, i] {
         Placed& mine = *placed[static_cast<std::size_t>(i)];
-        for (int n = 0; n < 5; ++n) run(each, mine.buffers, mine.workspace, streams[i]);
+        try {
+          for (int n = 0; n < 5; ++n) run(each, mine.buffers, mine.workspace, streams[i]);
+        } catch (const Error& error) {
+          ADD_FAILURE() << error.what();
+        }
       });
     }
     for (std::thread& thread : threads) thread.join();

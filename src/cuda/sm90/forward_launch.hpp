@@ -40,6 +40,7 @@ struct ForwardLaunch {
   }
 
   static void run(const Run& run) {
+    const DeviceGuard guard(run.device.index);  // also for the driver's encoder of tensor maps
     const auto& plan = *static_cast<const ForwardPlan*>(run.launch.prepared.get());
     typename Traits::Params params{};
     params.source = dense_source(row, run.problem, plan, run.buffers);
@@ -48,7 +49,6 @@ struct ForwardLaunch {
     params.schedule = plan.schedule;
     params.counters = static_cast<int*>(run.workspace.data);
     params.lse = run.problem.return_lse ? run.buffers.lse : nullptr;
-    const DeviceGuard guard(run.device.index);
     const LaunchConfig config{.grid = dim3(static_cast<unsigned>(run.launch.shape.grid)),
                               .block = dim3(row.tile.threads()),
                               .shared_bytes = row.shared_bytes};
