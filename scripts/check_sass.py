@@ -24,7 +24,7 @@ HARMLESS = {"C7519"}  # "warpgroup.arrive is injected": a fence that costs nothi
 MESSAGE = re.compile(r"\((C75\d\d)\)[^\n]*")
 ENTRY = re.compile(r"Compiling entry function '([^']+)'")
 FUNCTION = re.compile(r"Function : (\S+)")
-INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)([^;]*);")
+INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z0-9_.]+)([^;]*);")
 
 
 def short(name):
@@ -64,14 +64,14 @@ def read_log(text):
 
 
 def read_sass(text):
-    """{mangled name: [(address, opcode, operands)]}."""
+    """{mangled name: [(address, opcode, operands, has a predicate)]}."""
     functions = {}
     code = None
     for line in text.splitlines():
         if found := FUNCTION.search(line):
             code = functions.setdefault(found.group(1), [])
         elif code is not None and (found := INSTRUCTION.search(line)):
-            code.append((int(found.group(1), 16), found.group(2), found.group(3)))
+            code.append((int(found.group(1), 16), found.group(3), found.group(4), bool(found.group(2))))
     return functions
 
 
@@ -79,22 +79,75 @@ def is_wgmma(opcode):
     return opcode.split(".")[0] in ("HGMMA", "QGMMA", "IGMMA", "BGMMA")
 
 
-def main_loops(code):
-    """Address ranges of the loops that issue wgmma and hold no smaller one that does."""
-    ranges = set()
-    for address, opcode, operands in code:
-        target = re.search(r"0x([0-9a-f]+)\s*$", operands.strip())
-        if opcode.startswith("BRA") and target and int(target.group(1), 16) < address:
-            ranges.add((int(target.group(1), 16), address))
-    products = [address for address, opcode, _ in code if is_wgmma(opcode)]
-    ranges = {r for r in ranges if any(r[0] <= p <= r[1] for p in products)}
-    return [r for r in ranges if not any(o != r and r[0] <= o[0] and o[1] <= r[1] for o in ranges)]
+def blocks_of(code):
+    """Basic blocks: {first address: (instructions, successors)}."""
+    addresses = [address for address, *_ in code]
+    following = dict(zip(addresses, addresses[1:]))
+
+    def target(opcode, operands):
+        found = re.search(r"0x([0-9a-f]+)\s*$", operands.strip())
+        return int(found.group(1), 16) if opcode.startswith("BRA") and found else None
+
+    leaders = {addresses[0]} if addresses else set()
+    for address, opcode, operands, _ in code:
+        goal = target(opcode, operands)
+        if goal is not None:
+            leaders.add(goal)
+        if opcode.startswith(("BRA", "EXIT", "RET", "BRX")) and address in following:
+            leaders.add(following[address])
+    blocks, current = {}, None
+    for instruction in code:
+        if instruction[0] in leaders:
+            current = blocks.setdefault(instruction[0], ([], []))
+        current[0].append(instruction)
+    for instructions, successors in blocks.values():
+        address, opcode, operands, predicate = instructions[-1]
+        goal = target(opcode, operands)
+        if goal in blocks:
+            successors.append(goal)
+        always = not predicate and opcode.split(".")[0] in ("BRA", "EXIT", "RET") and "," not in operands
+        if not always and address in following:
+            successors.append(following[address])
+    return blocks
+
+
+def loops_of(blocks):
+    """Natural loops as sets of blocks: an edge back to a block that every path to it passes."""
+    order = sorted(blocks)
+    before = {block: [] for block in order}
+    for block, (_, successors) in blocks.items():
+        for successor in successors:
+            before[successor].append(block)
+    passed = {block: set(order) for block in order}  # the blocks that every path from the start to it passes
+    if order:
+        passed[order[0]] = {order[0]}
+    changed = True
+    while changed:
+        changed = False
+        for block in order[1:]:
+            common = set.intersection(*[passed[b] for b in before[block]]) if before[block] else set()
+            if (found := common | {block}) != passed[block]:
+                passed[block], changed = found, True
+    loops = {}
+    for block, (_, successors) in blocks.items():
+        for head in successors:
+            if head not in passed[block]:
+                continue
+            body, todo = loops.setdefault(head, {head}), [block]
+            while todo:
+                if (b := todo.pop()) not in body:
+                    body.add(b)
+                    todo += before[b]
+    return list(loops.values())
 
 
 def local_memory_in_main_loops(code):
-    loops = main_loops(code)
-    return [f"{opcode} at {address:#x}" for address, opcode, _ in code
-            if opcode.split(".")[0] in ("LDL", "STL") and any(begin <= address <= end for begin, end in loops)]
+    """Loads and stores of local memory in loops that issue wgmma and hold no smaller loop that does."""
+    blocks = blocks_of(code)
+    working = [loop for loop in loops_of(blocks) if any(is_wgmma(i[1]) for b in loop for i in blocks[b][0])]
+    inner = [loop for loop in working if not any(other < loop for other in working)]
+    found = {i for loop in inner for b in loop for i in blocks[b][0] if i[1].split(".")[0] in ("LDL", "STL")}
+    return [f"{opcode} at {address:#x}" for address, opcode, *_ in sorted(found)]
 
 
 def find_cuobjdump(given):
@@ -125,7 +178,7 @@ def check(objects, cuobjdump, out=print):
             if cuobjdump and code is None:
                 complaints.append(f"{short(name)}: not found in the machine code of {path}")
             elif code is not None:
-                products = sum(is_wgmma(opcode) for _, opcode, _ in code)
+                products = sum(is_wgmma(opcode) for _, opcode, *_ in code)
                 if short(name).startswith("sm90_") and products == 0:
                     complaints.append(f"{short(name)}: issues no wgmma")
                 found = local_memory_in_main_loops(code)

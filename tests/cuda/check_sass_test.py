@@ -61,6 +61,17 @@ class Sass(unittest.TestCase):
         lines = ["LDL R2, [R1]", "HGMMA.64x128x16.F32.BF16 R24, R180, gdesc[UR4], RZ, !UPT", "@P0 BRA 0x10", "@P1 BRA 0x0"]
         self.assertEqual(check_sass.local_memory_in_main_loops(code(*lines)), [])
 
+    def test_code_after_a_jump_back_is_no_loop(self):
+        # The wait of a barrier spins out of line, behind everything, and jumps back.
+        lines = ["@!P0 BRA 0x50", "HGMMA.64x128x16.F32.BF16 R24, R180, gdesc[UR4], RZ, !UPT", "@P1 BRA 0x10", "LDL R2, [R1]",
+                 "EXIT", "@!P0 BRA 0x50", "BRA 0x10"]
+        self.assertEqual(check_sass.local_memory_in_main_loops(code(*lines)), [])
+
+    def test_spill_out_of_line_but_in_the_loop(self):
+        lines = ["HGMMA.64x128x16.F32.BF16 R24, R180, gdesc[UR4], RZ, !UPT", "@P0 BRA 0x40", "@P1 BRA 0x0", "EXIT",
+                 "STL [R1], R2", "BRA 0x20"]
+        self.assertEqual(check_sass.local_memory_in_main_loops(code(*lines)), ["STL at 0x40"])
+
     def test_loop_without_products(self):
         lines = ["LDL R2, [R1]", "@P0 BRA 0x0", "HGMMA.64x128x16.F32.BF16 R24, R180, gdesc[UR4], RZ, !UPT"]
         self.assertEqual(check_sass.local_memory_in_main_loops(code(*lines)), [])
