@@ -60,6 +60,7 @@ std::vector<Device> find_devices() {
     return {};
   }
   std::vector<Device> found;
+  found.reserve(static_cast<std::size_t>(count));
   for (int index = 0; index < count; ++index) found.push_back(describe(index));
   return found;
 }

@@ -162,12 +162,15 @@ TEST(CudaRun, OnePlanManyThreads) {
   for (const Plan& each : every_row()) {
     SCOPED_TRACE(std::string(each.kernel()));
     const auto expected = bits_of_one_run(each);
+    constexpr int kThreads = 4;
     std::vector<std::unique_ptr<Placed>> placed;
-    for (int i = 0; i < 4; ++i) placed.push_back(std::make_unique<Placed>(each));
-    const Streams streams(4);
+    placed.reserve(kThreads);
+    for (int i = 0; i < kThreads; ++i) placed.push_back(std::make_unique<Placed>(each));
+    const Streams streams(kThreads);
     must(cudaDeviceSynchronize());
     std::vector<std::thread> threads;
-    for (int i = 0; i < 4; ++i) {
+    threads.reserve(kThreads);
+    for (int i = 0; i < kThreads; ++i) {
       threads.emplace_back([&, i] {
         Placed& mine = *placed[static_cast<std::size_t>(i)];
         try {
