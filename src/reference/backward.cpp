@@ -54,20 +54,22 @@ void backward_query(const ProblemView& view, const Band& band, std::int64_t batc
   const ScoreRow<Real> row = score_row<Real>(view, band, batch, head, query, s.q, s.k, s.p, s.cap_slope);
   const int count = row.count();
   // The oracle believes neither the lse (fp32) nor the o (rounded) that it is given, but computes its own; the naive
-  // row has what every other row has.
-  Real lse = static_cast<Real>(buffers.lse[lse_offset]);
-  if constexpr (arithmetic != Arithmetic::naive) lse = log_sum_exp(row, s.p, sink);
-  if (lse == nothing) return;
+  // row has what every other row has: exp(lse) is the whole sum.
+  SoftmaxState<Real> softmax = {static_cast<Real>(buffers.lse[lse_offset]), Real(1)};
+  if constexpr (arithmetic != Arithmetic::naive) softmax = softmax_of(row, s.p, sink);
+  if (softmax.max == nothing) return;
 
   Real delta = 0;
   for (int j = 0; j < count; ++j) {
-    s.p[j] = std::exp(s.p[j] - lse);
+    s.p[j] = std::exp(s.p[j] - softmax.max) / softmax.sum;
     s.ds[j] = dot(s.dout, s.v + (row.keys.begin + j) * dv, dv);  // dP
     delta += s.p[j] * s.ds[j];
   }
   if constexpr (arithmetic == Arithmetic::naive) delta = dot(s.dout, s.o, dv);
   if (problem.dlse) delta -= static_cast<Real>(buffers.dlse[lse_offset]);
-  if (problem.dsink) shared.dsink[batch * problem.heads_q + head] -= std::exp(sink - lse) * delta;
+  if (problem.dsink) {
+    shared.dsink[batch * problem.heads_q + head] -= std::exp(sink - softmax.max) / softmax.sum * delta;
+  }
 
   for (int j = 0; j < count; ++j) s.ds[j] = s.p[j] * (s.ds[j] - delta);
   if (problem.dbias) {

@@ -51,17 +51,15 @@ Real forward_head(const ProblemView& view, std::int64_t batch, std::int64_t head
       load(problem.dtype, buffers.q, view.offset(Operand::q, batch, queries.begin + i, head), 1, d, scratch.q);
       const ScoreRow<Real> row =
           score_row<Real>(view, band, batch, head, static_cast<int>(i), scratch.q, scratch.k, scratch.scores, nullptr);
-      const Real top = row.max < sink ? sink : row.max;
-      if (top != nothing) {
+      const SoftmaxState<Real> softmax = softmax_of(row, scratch.scores, sink);
+      if (softmax.max != nothing) {
         Real* weights = scratch.scores;
-        Real sum = std::exp(sink - top);
-        for (int j = 0; j < row.count(); ++j) sum += weights[j] = std::exp(weights[j] - top);
-        for (int j = 0; j < row.count(); ++j) weights[j] /= sum;
+        for (int j = 0; j < row.count(); ++j) weights[j] = std::exp(weights[j] - softmax.max) / softmax.sum;
         if constexpr (arithmetic == Arithmetic::naive) round_to(problem.dtype, weights, row.count());
         for (int j = 0; j < row.count(); ++j) {
           add_scaled(scratch.o, weights[j], scratch.v + (row.keys.begin + j) * dv, dv);
         }
-        lse = top + std::log(sum);
+        lse = softmax.max + std::log(softmax.sum);
       }
       if (!(row.max_logit <= max_logit)) max_logit = row.max_logit;
     }

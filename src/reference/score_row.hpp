@@ -6,6 +6,7 @@
 
 #include "algebra/mask_band.hpp"
 #include "algebra/scores.hpp"
+#include "algebra/softmax_state.hpp"
 #include "reference/element.hpp"
 #include "reference/problem_view.hpp"
 
@@ -76,14 +77,15 @@ ScoreRow<Real> score_row(const ProblemView& view, const Band& band, std::int64_t
   return row;
 }
 
-// log of the row's sum of exponentials and of the sink, which is -inf where there is none.
+// The row's softmax over its keys and the sink, which is -inf where there is none: weight = exp(score - max) / sum.
 template <class Real>
-Real log_sum_exp(const ScoreRow<Real>& row, const Real* scores, Real sink) {
+SoftmaxState<Real> softmax_of(const ScoreRow<Real>& row, const Real* scores, Real sink) {
+  SoftmaxState<Real> state = SoftmaxState<Real>::empty();
   const Real top = row.max < sink ? sink : row.max;
-  if (top == -static_cast<Real>(INFINITY)) return top;
-  Real sum = std::exp(sink - top);
-  for (int j = 0; j < row.count(); ++j) sum += std::exp(scores[j] - top);
-  return top + std::log(sum);
+  if (top == state.max) return state;
+  state = {top, std::exp(sink - top)};
+  for (int j = 0; j < row.count(); ++j) state.sum += std::exp(scores[j] - top);
+  return state;
 }
 
 }  // namespace fattn::reference

@@ -294,12 +294,13 @@ Buffers CaseData::masters() const {
 
 void CaseData::place() {
   for (Input& input : inputs_) {
-    input.placed = std::make_unique<PlacedMemory>(device_, input.tensor.bytes().size(), problem_.alignment);
+    const std::int64_t alignment = std::max(problem_.alignment, size_of(input.tensor.dtype()));
+    input.placed = std::make_unique<PlacedMemory>(device_, input.tensor.bytes().size(), alignment);
     input.placed->upload(input.tensor.bytes().data());
   }
   for (IntegerInput& input : integers_) {
-    input.placed =
-        std::make_unique<PlacedMemory>(device_, input.values.size() * sizeof(std::int32_t), problem_.alignment);
+    input.placed = std::make_unique<PlacedMemory>(device_, input.values.size() * sizeof(std::int32_t),
+                                                  std::max<std::int64_t>(problem_.alignment, 4));
     input.placed->upload(input.values.data());
   }
 }
@@ -363,6 +364,7 @@ CaseOutputs::CaseOutputs(const Problem& p, const Device& device) : device_(devic
 }
 
 void CaseOutputs::add(Tensor tensor, void (*attach_to)(Buffers&, void*), int64_t alignment) {
+  alignment = std::max(alignment, size_of(tensor.dtype()));
   placed_.push_back(std::make_unique<PlacedMemory>(device_, tensor.bytes().size(), alignment));
   placed_.back()->fill(0xff);
   tensors_.push_back(std::move(tensor));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,19 +32,32 @@ struct CheckResult {
   DataOptions data;
   std::string kernel;
   std::vector<OutputCheck> outputs;
-  std::string damage;  // what was written that must not be; empty: nothing
+  std::string damage;  // what was written that must not be, or bits that changed from run to run; empty: nothing
   bool pass = false;
 
   std::string line() const;   // the case line that reproduces it: problem, data options and seed
   std::string table() const;  // for a person
 };
 
-// Runs one row on data drawn from the options, the fp64 oracle and the naive yardstick, and compares. Throws Error for
-// a row that declines and for devices that fail.
+// Checks rows on one case: the data, the oracle's results and the yardstick are made once.
+class Judge {
+ public:
+  // The data as the caller has drawn or filled them; for a backward the forward's results are computed here. They must
+  // outlive the judge and not change.
+  explicit Judge(CaseData& data);
+  // Runs the row and compares. Throws Error for a row that declines and for devices that fail.
+  CheckResult check(std::string_view kernel, int runs = 2);
+
+ private:
+  CaseData& data_;
+  CaseOutputs exact_;
+  std::vector<Distance> naive_;
+  std::vector<double> magnitudes_;
+};
+
+// One row on data drawn from the options, or on data of the caller's.
 CheckResult check(const Problem& problem, const Device& device, std::string_view kernel,
                   const CheckOptions& options = {});
-
-// The same for data that the caller has put into the masters. For a backward the forward's results are computed here.
 CheckResult check(CaseData& data, std::string_view kernel, int runs = 2);
 
 // Every row of the device's kind and the problem's pass, in order, and why it does not serve: "" where it does.
@@ -56,7 +70,8 @@ std::vector<RowAnswer> row_answers(const Problem& problem, const Device& device)
 std::vector<std::string> accepting_rows(const Problem& problem, const Device& device);
 
 // Runs a plan on buffers of its device with a workspace of its own, `runs` times, and waits for the end.
-void run_plan(const Plan& plan, const Buffers& buffers, int runs = 1, Executor* executor = nullptr);
+void run_plan(const Plan& plan, const Buffers& buffers, int runs = 1, Executor* executor = nullptr,
+              const std::function<void(int)>& after_each = {});
 
 // fp64 results of the oracle on the masters of the data: o, lse, max_logit, or the gradients.
 CaseOutputs oracle(const CaseData& data);

@@ -27,14 +27,16 @@ Distance distance(const Tensor& result, const Tensor& oracle);
 // The largest relative error of one rounding to nearest.
 double rounding_unit(DType dtype);
 
-// What a row may be off by in one output of n rows, r being the RMS magnitude of what is added up to give it:
-//   max error <= 2 * naive's + u * r           RMS error <= 2 * naive's + u * r / sqrt(n)
-// where u is the rounding unit of the inputs or of the output, the larger: gradients that are stored in fp32 come from
-// P and dS rounded to the inputs' dtype; four units for fp32, where the inner products themselves are as coarse as
-// that. The floor is for tensors so small, or sums that cancel so far, that the naive may be right by luck (and an
-// error in dS is one for the whole row, hence rows and not elements); the yardstick of small problems is the largest of
-// several draws for the same reason. lse and max_logit are logarithms: there u is four units of fp32 and r the largest
-// magnitude, at least 1, in both: that leaves room for exp2-based arithmetic that scales by log2(e) and back.
+// What a row may be off by in one output of n rows. r is the oracle's RMS value, c the RMS of what cancels to give it
+// (at least r), u the rounding unit of the inputs or of the output, the larger, v four units of fp32 (1024 of fp64
+// where all is fp64):
+//   max error <= 2 * naive's + max(u, v) * c           RMS error <= 2 * naive's + max(u * r / sqrt(n), v * c)
+// u of the inputs also where the output is fp32: gradients come from P and dS rounded to the inputs' dtype. The floors
+// are for what the naive may get right by luck: tensors so small that one number decides, hence the root; and sums that
+// cancel, which are as coarse as fp32 is for their terms. The yardstick of small problems is the largest of several
+// draws for the same reason.
+// lse and max_logit are logarithms: both floors are v times the largest magnitude, at least 1, which leaves room for
+// exp2-based arithmetic that scales by log2(e) and back.
 struct Bound {
   double max = 0;
   double rms = 0;
