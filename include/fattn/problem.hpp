@@ -55,7 +55,7 @@ struct Problem {
   bool seqused_k = false;
 
   Layouts strides = {};
-  std::int64_t alignment = 16;  // bytes: every tensor's address is a multiple
+  std::int64_t alignment = 16;  // bytes: q, k, v, o and their gradients begin at multiples of it
 
   std::optional<double> softmax_scale = {};  // unset: 1 / sqrt(head_dim)
   Mask mask = {};

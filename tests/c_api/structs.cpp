@@ -22,12 +22,12 @@ static_assert(sizeof(fattn_buffers) == 39 * 8);
 static_assert(sizeof(fattn_traffic) == 40);
 
 const char* const kTexts[] = {
-    "fwd b2 hq4 hk2 sq8 sk9 d64 dv32 tq16 tk18 seqused=qk fp16 out=fp64 causal causal_top_left window=3,-1 chunk=4 "
-    "documents prefix block_sparse=64,128,batch,heads scale=0.125 softcap=30 bias=bhqk,bf16 alibi=batch sinks "
-    "dropout=0.1 lse max_logit deterministic batch_invariant align=128 q_strides=4608,576,64,1 k_strides=1,2,3,1 "
-    "v_strides=4,5,6,1 o_strides=4608,576,64,1",
-    "bwd b2 hq4 hk2 sq8 sk9 d64 bf16 bias=1 alibi sinks dlse dbias dsink dout_strides=0,0,0,0 dq_strides=2048,256,64,1 "
-    "dk_strides=1152,128,64,1 dv_strides=1152,128,64,1",
+    ("fwd b2 hq4 hk2 sq8 sk9 d64 dv32 tq16 tk18 seqused=qk fp16 out=fp64 causal causal_top_left window=3,-1 chunk=4 "
+     "documents prefix block_sparse=64,128,batch,heads scale=0.125 softcap=30 bias=bhqk,bf16 alibi=batch sinks "
+     "dropout=0.1 lse max_logit deterministic batch_invariant align=128 q_strides=4608,576,64,1 k_strides=1,2,3,1 "
+     "v_strides=4,5,6,1 o_strides=4608,576,64,1"),
+    ("bwd b2 hq4 hk2 sq8 sk9 d64 bf16 bias=1 alibi sinks dlse dbias dsink dout_strides=0,0,0,0 "
+     "dq_strides=2048,256,64,1 dk_strides=1152,128,64,1 dv_strides=1152,128,64,1"),
     "fwd b1 hq1 hk1 sq8 sk8 d64 e4m3 out=bf16 descale=block,128,64",
     "decode b2 hq4 hk2 sq1 sk4096 d128 bf16 paged=64,200 append=1 leftpad rotary=64,interleaved",
     "decode b2 hq4 hk2 sq1 sk4096 d128 bf16 cache",

@@ -20,6 +20,7 @@ struct Wrong {
   std::vector<std::string> message;
   void (*change)(Problem&);
   Pass pass = Pass::forward;
+  friend void PrintTo(const Wrong& wrong, std::ostream* os) { *os << wrong.message.front(); }
 };
 
 class ValidateRule : public testing::TestWithParam<Wrong> {};
