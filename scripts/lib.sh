@@ -25,7 +25,7 @@ build_packages="
   libcli11-dev        /usr/include/CLI/CLI.hpp
   libpng-dev          /usr/include/png.h
   ca-certificates     /usr/sbin/update-ca-certificates"
-plot_packages="
+python_needs="
   python3             python3
   python3-venv        python:ensurepip"
 check_packages="
