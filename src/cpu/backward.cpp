@@ -145,7 +145,7 @@ BackwardScratch::BackwardScratch(Carver& carver, const BackwardPlan& plan) {
 
 Launch prepare_backward(const Problem& problem, const Device& device, const Blocking& blocking) {
   const auto plan = std::make_shared<const BackwardPlan>(problem, device, blocking);
-  if (device.index >= 0) shared_pool(device.threads);
+  if (device.index >= 0) shared_pool(plan->lanes);
   Launch launch;
   launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " " + blocking.text +
                       ", blocks of " + std::to_string(plan->chunk);

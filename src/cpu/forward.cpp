@@ -45,7 +45,7 @@ ForwardScratch::ForwardScratch(Carver& carver, const ForwardPlan& plan) {
 
 Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking) {
   const auto plan = std::make_shared<const ForwardPlan>(problem, device, blocking);
-  if (device.index >= 0) shared_pool(device.threads);
+  if (device.index >= 0) shared_pool(plan->lanes);
   Launch launch;
   launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " " + blocking.text;
   launch.shape.grid = plan->items;

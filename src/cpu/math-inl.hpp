@@ -2,12 +2,13 @@
 #pragma once
 
 // Elementary functions on vectors. The coefficients are minimax in the relative error, found by Remez exchange in
-// 40-digit arithmetic; tests/cpu/math.cpp holds the stated errors.
+// 40-digit arithmetic; tests/cpu/micro_kernels.cpp holds the stated errors.
 namespace fattn::host::FATTN_TARGET {
 
 inline constexpr float kLog2e = 1.44269504088896340736f;
 
-// 2^x within 1 ulp, subnormal results too. From x = 101 on the result stays at 2^101, NaN stays NaN.
+// 2^x within 1 ulp (1.25 without fused multiply-adds), subnormal results too. From x = 101 on the result stays at
+// 2^101, NaN stays NaN.
 inline Vec exp2(Vec x) {
   // The polynomial carries a factor 2^26, so that the exponent has room below; the last product takes it back. Results
   // that would be 0 are set to 0 before it, because some processors are slow when a product underflows.

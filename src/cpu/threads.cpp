@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 
+#include <system_error>
+
 namespace fattn::host {
 namespace {
 
@@ -48,7 +50,11 @@ void Pool::reserve(int threads) {
   const std::lock_guard lock(mutex_);
   while (static_cast<int>(workers_.size()) + 1 < threads) {
     const int worker = static_cast<int>(workers_.size()) + 1;
-    workers_.emplace_back([this, worker] { work(worker); });
+    try {
+      workers_.emplace_back([this, worker] { work(worker); });
+    } catch (const std::system_error&) {
+      return;  // the system has no more threads; any number does
+    }
     concurrency_.store(worker + 1, std::memory_order_relaxed);
   }
 }

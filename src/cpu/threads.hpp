@@ -21,7 +21,8 @@ class Pool final : public Executor {
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
-  void reserve(int threads);  // grows to at least that many; the only member that allocates
+  // Grows to that many, or as many as the system gives; the only member that allocates.
+  void reserve(int threads);
   int concurrency() const override { return concurrency_.load(std::memory_order_relaxed); }
   void parallel_for(std::int64_t items, void (*body)(void* context, std::int64_t item, int worker),
                     void* context) override;

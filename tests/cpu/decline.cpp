@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include "cpu/support.hpp"
+#include "fattn/error.hpp"
+
+namespace fattn {
+namespace {
+
+std::string refusal(const std::string& line, const std::string& row, const Device& device = cpu(1)) {
+  try {
+    plan(parse_problem(line), device, row);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+TEST(Decline, NamesArgumentAndValue) {
+  struct {
+    const char* line;
+    const char* words;
+  } const cases[] = {
+      {"fwd sq8 sk8 d64 fp64", "dtype = fp64: this row has fp32, bf16 and fp16"},
+      {"fwd sq8 sk8 d64 e4m3", "dtype = e4m3"},
+      {"fwd sq8 sk8 d64 fp32 out=fp64", "out_dtype = fp64"},
+      {"fwd sq8 sk8 d64 bf16 dropout=0.5", "dropout = 0.5"},
+      {"fwd sq8 sk8 d64 bf16 documents", "mask documents"},
+      {"fwd sq8 sk8 d64 bf16 prefix", "mask prefix"},
+      {"fwd sq8 sk8 d64 bf16 block_sparse=64,64", "mask block_sparse"},
+  };
+  for (const std::string& target : targets()) {
+    for (const auto& one : cases) {
+      const std::string reason = refusal(one.line, "cpu_" + target + "_forward");
+      EXPECT_NE(reason.find(one.words), reason.npos) << one.line << ": " << reason;
+    }
+  }
+}
+
+TEST(Decline, Avx2NeedsAvx2) {
+  Device old = cpu(1);
+  old.avx2 = false;
+  const std::string reason = refusal("bwd sq8 sk8 d64 bf16", "cpu_avx2_backward", old);
+  EXPECT_NE(reason.find("AVX2"), reason.npos) << reason;
+  EXPECT_EQ(plan(parse_problem("bwd sq8 sk8 d64 bf16"), old).kernel(), "cpu_scalar_backward");
+}
+
+TEST(Decline, TheFastestTargetIsAskedFirst) {
+  if (!cpu().avx2) GTEST_SKIP() << "this machine has no AVX2";
+  EXPECT_EQ(plan(parse_problem("fwd sq8 sk8 d64 bf16"), cpu(1)).kernel(), "cpu_avx2_forward");
+  EXPECT_EQ(plan(parse_problem("bwd sq8 sk8 d64 bf16"), cpu(1)).kernel(), "cpu_avx2_backward");
+}
+
+TEST(Decline, APlanSaysHowItRuns) {
+  const Plan forward = plan(parse_problem("fwd b2 hq4 hk4 sq200 sk200 d64 bf16"), cpu(3), "cpu_scalar_forward");
+  EXPECT_EQ(forward.launch_shape().tile, "96x96 fp32 scalar, 3x4 kernel");
+  EXPECT_EQ(forward.launch_shape().threads, 3);
+  EXPECT_EQ(forward.launch_shape().grid, 2 * 4 * 3);
+}
+
+}  // namespace
+}  // namespace fattn

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the rows promise beside the right numbers, which tests/kernels checks for every row.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+#include "core/allocations.hpp"
+#include "cpu/support.hpp"
+
+namespace fattn {
+namespace {
+
+// Serves the items last to first on one thread: an order that no pool would choose.
+class Backwards final : public Executor {
+ public:
+  int concurrency() const override { return 1; }
+  void parallel_for(std::int64_t items, void (*body)(void*, std::int64_t, int), void* context) override {
+    for (std::int64_t item = items; item-- > 0;) body(context, item, 0);
+  }
+};
+
+// More threads than any plan here was made for, one for each item.
+class Crowd final : public Executor {
+ public:
+  int concurrency() const override { return 64; }
+  void parallel_for(std::int64_t items, void (*body)(void*, std::int64_t, int), void* context) override {
+    std::vector<std::thread> threads;
+    for (std::int64_t item = 0; item < items; ++item) {
+      threads.emplace_back([=] { body(context, item, static_cast<int>(item % 64)); });
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+};
+
+const std::vector<std::string> kLines = {
+    "fwd b2 hq4 hk2 sq300 sk500 d40 dv24 bf16 causal lse max_logit",
+    "fwd b3 hq2 hk1 sq130 sk200 d64 tq250 tk300 fp32 window=60,10 softcap=5 bias=hqk,bf16 alibi sinks lse max_logit",
+    "bwd b2 hq4 hk2 sq700 sk1100 d40 dv24 bf16 causal dlse",
+    "bwd b3 hq4 hk2 sq130 sk600 d32 tq250 tk900 fp32 window=60,10 softcap=5 bias=qk alibi sinks dlse dbias dsink",
+    "bwd b2 hq4 hk2 sq500 sk600 d16 fp16 bias=hk dbias",
+    "bwd b2 hq4 hk2 sq500 sk600 d16 fp16 bias=q dbias",
+    "bwd b2 hq4 hk2 sq500 sk600 d16 fp16 bias=bhqk dbias",
+};
+
+TEST(CpuRows, SameBitsForAnyThreads) {
+  for (const std::string& target : targets()) {
+    for (const std::string& line : kLines) {
+      const std::string row = row_for(target, line);
+      const auto expected = output_bytes(line, row, cpu(1));
+      for (const int threads : {2, 3, 7}) EXPECT_TRUE(output_bytes(line, row, cpu(threads)) == expected) << row << line;
+      Backwards backwards;
+      Crowd crowd;
+      EXPECT_TRUE(output_bytes(line, row, cpu(1), &crowd) == expected) << row << line;
+      EXPECT_TRUE(output_bytes(line, row, cpu(3), &backwards) == expected) << row << line;
+      EXPECT_TRUE(output_bytes(line, row, cpu(3), &crowd) == expected) << row << line;
+    }
+  }
+}
+
+TEST(CpuRows, SeveralRunsOfOnePlanAtATime) {
+  for (const std::string& line : {kLines[0], kLines[2]}) {
+    const std::string row = row_for(targets().back(), line);
+    const auto expected = output_bytes(line, row, cpu(2));
+    std::vector<std::thread> callers;
+    std::atomic<int> wrong{0};
+    for (int i = 0; i < 4; ++i) callers.emplace_back([&] { wrong += output_bytes(line, row, cpu(2)) != expected; });
+    for (std::thread& caller : callers) caller.join();
+    EXPECT_EQ(wrong, 0) << line;
+  }
+}
+
+// docs/numerics.md, "Bits": a sequence's bits do not depend on the rest of the batch.
+TEST(CpuRows, BatchInvariant) {
+  for (const std::string& target : targets()) {
+    for (const std::string pass : {"fwd", "bwd"}) {
+      const std::string rest =
+          " hq4 hk2 sq600 sk1300 d24 bf16 causal batch_invariant" + std::string(pass == "fwd" ? " lse" : "");
+      const std::string row = row_for(target, pass);
+      verify::CaseData batch = case_data(pass + " b3" + rest, cpu(2)), single = case_data(pass + " b1" + rest, cpu(2));
+      // The single problem gets the last sequence of the batch.
+      std::vector<const char*> inputs = {"q", "k", "v"};
+      if (pass == "bwd") inputs.insert(inputs.end(), {"o", "lse", "dout"});
+      for (const char* input : inputs) {
+        auto &from = batch.tensor(input).bytes(), &to = single.tensor(input).bytes();
+        ASSERT_EQ(from.size(), 3 * to.size());
+        std::copy(from.end() - static_cast<std::ptrdiff_t>(to.size()), from.end(), to.begin());
+      }
+      const auto run = [&](verify::CaseData& data) {
+        data.place();
+        verify::CaseOutputs outputs(data.problem(), cpu(2));
+        Buffers buffers = data.placed();
+        outputs.attach(buffers);
+        verify::run_plan(plan(data.problem(), cpu(2), row), buffers);
+        outputs.fetch();
+        return outputs;
+      };
+      const verify::CaseOutputs all = run(batch), one = run(single);
+      for (std::size_t i = 0; i < all.tensors().size(); ++i) {
+        const auto &from = all.tensors()[i].bytes(), &to = one.tensors()[i].bytes();
+        EXPECT_TRUE(std::equal(to.begin(), to.end(), from.end() - static_cast<std::ptrdiff_t>(to.size())))
+            << row << ": " << all.tensors()[i].name();
+      }
+    }
+  }
+}
+
+// A longer bound on the lengths changes no bit either: seqlen in a packed problem is only a bound.
+TEST(CpuRows, LengthBoundsDoNotMatter) {
+  for (const std::string pass : {"fwd", "bwd"}) {
+    const std::string lengths = " | lengths_q=40,700 lengths_k=1000,260";
+    const std::string row = row_for(targets().back(), pass);
+    const auto tight =
+        output_bytes(pass + " b2 hq2 hk1 sq700 sk1000 d24 tq740 tk1260 fp32 causal" + lengths, row, cpu(1));
+    const auto loose =
+        output_bytes(pass + " b2 hq2 hk1 sq740 sk1260 d24 tq740 tk1260 fp32 causal" + lengths, row, cpu(1));
+    EXPECT_TRUE(tight == loose) << pass;
+  }
+}
+
+TEST(CpuRows, RunAllocatesNothing) {
+  for (const std::string& target : targets()) {
+    for (const std::string& line : kLines) {
+      verify::CaseData data = case_data(line, cpu(1));
+      verify::CaseOutputs outputs(data.problem(), cpu(1));
+      data.place();
+      Buffers buffers = data.placed();
+      outputs.attach(buffers);
+      for (const int threads : {1, 3}) {
+        const Plan chosen = plan(data.problem(), cpu(threads), row_for(target, line));
+        verify::PlacedMemory workspace(cpu(1), chosen.workspace_bytes(), 256);
+        const long before = allocations();
+        run(chosen, buffers, {workspace.data(), chosen.workspace_bytes()});
+        EXPECT_EQ(allocations(), before) << line;
+      }
+    }
+  }
+}
+
+// The workspace may hold anything, and what lies around it stays as it is (run_plan looks at its guard zones).
+TEST(CpuRows, WorkspaceMayBeDirty) {
+  for (const std::string& target : targets()) {
+    for (const std::string& line : kLines) {
+      verify::CaseData data = case_data(line, cpu(2));
+      data.place();
+      const Plan chosen = plan(data.problem(), cpu(2), row_for(target, line));
+      std::vector<std::vector<std::byte>> results;
+      for (const int fill : {0x00, 0xff}) {
+        verify::CaseOutputs outputs(data.problem(), cpu(2));
+        Buffers buffers = data.placed();
+        outputs.attach(buffers);
+        verify::PlacedMemory workspace(cpu(2), chosen.workspace_bytes(), 256);
+        workspace.fill(fill);
+        run(chosen, buffers, {workspace.data(), chosen.workspace_bytes()});
+        EXPECT_TRUE(workspace.guards_intact()) << line;
+        outputs.fetch();
+        for (const verify::Tensor& tensor : outputs.tensors()) results.push_back(tensor.bytes());
+      }
+      const std::size_t half = results.size() / 2;
+      for (std::size_t i = 0; i < half; ++i) EXPECT_TRUE(results[i] == results[half + i]) << line;
+    }
+  }
+}
+
+// Memory beside the tensors grows linearly with the lengths: doubling them at most doubles it.
+TEST(CpuRows, WorkspaceIsLinear) {
+  for (const std::string& target : targets()) {
+    for (const std::string pass : {"fwd", "bwd"}) {
+      const auto bytes = [&](int seqlen) {
+        const std::string line =
+            pass + " hq4 hk2 sq" + std::to_string(seqlen) + " sk" + std::to_string(seqlen) + " d64 bf16";
+        return plan(parse_problem(line), cpu(2), row_for(target, pass)).workspace_bytes();
+      };
+      EXPECT_LE(bytes(1 << 20), 2 * bytes(1 << 19)) << pass;
+      EXPECT_LE(bytes(1 << 20), std::size_t{1} << 32) << pass;
+    }
+  }
+}
+
+// Shapes at the edges of tiles, panels and blocks, in every dtype, against the fp64 oracle.
+TEST(CpuRows, EdgesOfTiles) {
+  for (const std::string& target : targets()) {
+    for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+      for (const auto& [sq, sk, d, dv] :
+           {std::tuple{1, 1, 1, 1}, std::tuple{95, 97, 15, 17}, std::tuple{96, 96, 16, 16}, std::tuple{97, 95, 17, 15},
+            std::tuple{5, 481, 33, 8}, std::tuple{481, 6, 8, 33}}) {
+        for (const std::string pass : {"fwd", "bwd"}) {
+          const std::string line = pass + " b2 hq2 hk1 sq" + std::to_string(sq) + " sk" + std::to_string(sk) + " d" +
+                                   std::to_string(d) + " dv" + std::to_string(dv) + " " + dtype + " causal" +
+                                   (pass == "fwd" ? " lse" : "");
+          const verify::CheckResult result = verify::check(parse_problem(line), cpu(2), row_for(target, pass));
+          EXPECT_TRUE(result.pass) << result.line() << "\n" << result.table();
+        }
+      }
+    }
+  }
+}
+
+TEST(CpuRows, LargestHeadDims) {
+  for (const std::string& target : targets()) {
+    for (const char* line :
+         {"fwd hq2 hk1 sq60 sk70 d576 dv512 bf16 causal lse", "bwd hq2 hk1 sq60 sk70 d576 dv512 bf16 causal",
+          "fwd sq50 sk50 d257 dv511 fp32 lse", "bwd sq50 sk50 d511 dv257 fp32"}) {
+      const verify::CheckResult result = verify::check(parse_problem(line), cpu(1), row_for(target, line));
+      EXPECT_TRUE(result.pass) << result.line() << "\n" << result.table();
+    }
+  }
+}
+
+// P = exp(s - lse): with every score near -120, exp(-lse) would overflow.
+TEST(CpuRows, VeryNegativeScores) {
+  for (const std::string& target : targets()) {
+    for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+      for (const std::string pass : {"fwd", "bwd"}) {
+        const std::string line = pass + " b1 hq2 hk2 sq100 sk120 d32 " + dtype + " bias=hqk | bias_shift=-120";
+        const verify::Case one = verify::parse_case(line);
+        const verify::CheckResult result =
+            verify::check(one.problem, cpu(2), row_for(target, pass), {.data = one.data});
+        EXPECT_TRUE(result.pass) << result.line() << "\n" << result.table();
+      }
+    }
+  }
+}
+
+// A query that sees one key has P = 1 and dS = 0: dP and delta are summed in the same order and cancel exactly.
+TEST(CpuRows, OneVisibleKeyHasNoGradientOfScores) {
+  for (const std::string& target : targets()) {
+    for (const char* dtype : {"fp32", "bf16"}) {
+      const std::string line = std::string("bwd b1 hq1 hk1 sq200 sk200 d64 dv100 ") + dtype + " window=0,0";
+      const auto bytes = output_bytes(line, row_for(target, line), cpu(1));
+      for (const std::byte byte : bytes[0]) ASSERT_TRUE((byte & std::byte{0x7f}) == std::byte{0}) << line;  // dq: +-0
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fattn

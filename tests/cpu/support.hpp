@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "fattn/fattn.hpp"
+#include "verify/case_line.hpp"
+#include "verify/check.hpp"
+
+namespace fattn {
+
+// Fresh random data for a problem, with the forward's results when it is a backward.
+inline verify::CaseData case_data(const std::string& line, const Device& device) {
+  const verify::Case one = verify::parse_case(line);
+  verify::CaseData data(one.problem, device, one.data);
+  if (one.problem.pass == Pass::backward) {
+    Problem forward = one.problem;
+    forward.pass = Pass::forward;
+    forward.return_lse = true;
+    forward.dlse = forward.dbias = forward.dsink = false;
+    forward.strides.dout = forward.strides.dq = forward.strides.dk = forward.strides.dv = std::nullopt;
+    verify::CaseOutputs outputs(forward, device);
+    Buffers buffers = data.masters();
+    outputs.attach(buffers);
+    verify::run_plan(plan(forward, device, "reference_forward_fp32"), buffers);
+    outputs.fetch();
+    data.set_forward(outputs.tensor("o"), outputs.tensor("lse"));
+  }
+  return data;
+}
+
+// The outputs of one run of a row, byte for byte. Throws if the row writes outside its outputs or its workspace.
+inline std::vector<std::vector<std::byte>> output_bytes(const std::string& line, const std::string& row,
+                                                        const Device& device, Executor* executor = nullptr) {
+  verify::CaseData data = case_data(line, device);
+  data.place();
+  verify::CaseOutputs outputs(data.problem(), device);
+  Buffers buffers = data.placed();
+  outputs.attach(buffers);
+  verify::run_plan(plan(data.problem(), device, row), buffers, 1, executor);
+  outputs.fetch();
+  if (const std::string damage = outputs.damage() + data.damage(); !damage.empty()) {
+    throw Error(Status::internal_error, damage);
+  }
+  std::vector<std::vector<std::byte>> bytes;
+  for (const verify::Tensor& tensor : outputs.tensors()) bytes.push_back(tensor.bytes());
+  return bytes;
+}
+
+inline std::string row_for(const std::string& target, const std::string& line) {
+  return "cpu_" + target + (line.starts_with("bwd") ? "_backward" : "_forward");
+}
+
+inline std::vector<std::string> targets() {
+  std::vector<std::string> names = {"scalar"};
+  if (cpu().avx2) names.emplace_back("avx2");
+  return names;
+}
+
+}  // namespace fattn
