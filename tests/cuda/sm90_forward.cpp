@@ -51,6 +51,10 @@ TEST(Sm90Walk, MeetsEveryPairAndMasksWhatItMust) {
       ASSERT_LE(walk.plain_begin, walk.plain_end);
       for (int query = begin; query < end; ++query) {
         const Interval keys = band.visible(query);
+        if (!walk.first_masked) {
+          ASSERT_LE(keys.begin, (walk.end - 1) * n) << "the first tile needs a mask";
+          ASSERT_GE(keys.end, walk.end * n) << "the first tile needs a mask";
+        }
         const bool some = keys.begin < keys.end;
         if (some) {
           ASSERT_GE(keys.begin, walk.begin * n);
@@ -73,6 +77,7 @@ TEST(Sm90Walk, CausalIsPlainAfterTheDiagonalTile) {
   EXPECT_EQ(walk.plain_begin, 0);
   EXPECT_EQ(walk.plain_end, 4);
   EXPECT_EQ(walk.end, 5);
+  EXPECT_TRUE(walk.first_masked);
 }
 
 TEST(Sm90Schedule, EveryItemOnceAndTheLongestFirst) {
@@ -84,7 +89,8 @@ TEST(Sm90Schedule, EveryItemOnceAndTheLongestFirst) {
                             .row_tiles = rows,
                             .section_heads = static_cast<int>(random.between(1, heads * batch)),
                             .heads = heads,
-                            .batch = batch};
+                            .batch = batch,
+                            .queued = 1};
     std::set<std::tuple<int, int, int>> seen;
     for (int index = 0; index < schedule.items; ++index) {
       const Item item = schedule.item(index, 128);
@@ -111,7 +117,10 @@ TEST(Sm90Plan, ForADescribedDevice) {
   EXPECT_EQ(plan.launch_shape().grid, 2 * 8 * 3);  // fewer items than multiprocessors
   EXPECT_EQ(plan.launch_shape().threads, 384);
   EXPECT_LE(plan.launch_shape().shared_memory_bytes, h100().shared_memory_per_block);
-  EXPECT_EQ(plan.workspace_bytes(), 2 * sizeof(int));
+  EXPECT_EQ(plan.workspace_bytes(), 2 * sizeof(int)) << "items of different length are queued";
+  Problem even = example();
+  even.mask = full();
+  EXPECT_EQ(fattn::plan(even, h100()).workspace_bytes(), 0u);
   Problem large = example();
   large.batch = 64;
   EXPECT_EQ(fattn::plan(large, h100()).launch_shape().grid, h100().sm_count);

@@ -19,7 +19,8 @@ __device__ __forceinline__ void init_barriers(ForwardShared<tile>& memory, std::
   tile::RingPosition<1>::init(shared + offsetof(Shared, q_barriers), readers);
   tile::RingPosition<tile.k_stages>::init(shared + offsetof(Shared, k_barriers), readers);
   tile::RingPosition<tile.v_stages>::init(shared + offsetof(Shared, v_barriers), readers);
-  for (int& overflow : memory.overflow) overflow = 0;
+  for (auto& stages : memory.overflow)
+    for (int& overflow : stages) overflow = 0;
   ptx::fence_mbarrier_init();
 }
 

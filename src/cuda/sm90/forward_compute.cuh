@@ -64,8 +64,10 @@ struct ForwardCompute {
     tile::load_operand<64, tile.d>(queries, from, 16 * (threadIdx.x / 32 % 4));
     arrive(q_ring.empty(0));
     q_ring.advance();
+    if (params.score.change_queries) {
 #pragma unroll
-    for (std::uint32_t& pair : queries) pair = (pair & params.score.query_and) ^ params.score.query_xor;
+      for (std::uint32_t& pair : queries) pair = (pair & params.score.query_and) ^ params.score.query_xor;
+    }
     tile::pin(queries);
   }
 
@@ -94,12 +96,14 @@ struct ForwardCompute {
     tile::mask_scores(scores, keys, j * tile.n);
   }
 
+  __device__ __forceinline__ void release_keys() { arrive(k_ring.empty(k_ring.stage_before())); }
+
   // Called with the turn taken, so all four warps are done with the softmax of the last tile. If a score of it was
   // 2^128 above its reference, does that tile again with its true maxima. Then lets the key tile go. `again` restores
   // the scores that were already on their way.
   template <bool again>
   __device__ __forceinline__ void settle() {
-    const volatile int& overflow = memory.overflow[warpgroup];
+    volatile int& overflow = memory.overflow[warpgroup][k_ring.stage_before()];
     if (__any_sync(~0u, overflow != 0)) {
       ptx::wgmma_wait<0>();
       tile::pin(scores);
@@ -110,17 +114,22 @@ struct ForwardCompute {
       rows.sum[0] = sum_before[0], rows.sum[1] = sum_before[1];
       if (tile::softmax_exact(scores, rows, factor, params.score.scale_log2)) tile::scale_rows(output, factor);
       tile::round_to_operand<Element>(weights, scores);
-      store.meet();
-      if (threadIdx.x % 128 == 0) memory.overflow[warpgroup] = 0;
-      store.meet();
+      store.meet();  // all have seen it
+      if (threadIdx.x % 128 == 0) overflow = 0;
       tile::pin(output), tile::pin(scores), tile::pin(weights);
       ptx::wgmma_fence();
       if constexpr (again) issue_scores(k_ring.stage());
     }
-    arrive(k_ring.empty(k_ring.stage_before()));
+    release_keys();
   }
 
-  // The weights of an item's first tile, on their own: only before a block's first item.
+  // Weights of an item's first tile.
+  __device__ __forceinline__ void weigh_first(const Item& item) {
+    if (item.tiles.first_masked) mask(item, item.tiles.end - 1);
+    tile::softmax_first(scores, rows, params.score.scale_log2);
+  }
+
+  // The same with its scores, on its own: only before a block's first item.
   __device__ __forceinline__ void first(const Item& item) {
     load_queries();
     k_ring.wait_full();
@@ -130,29 +139,34 @@ struct ForwardCompute {
     ptx::wgmma_wait<0>();
     tile::pin(scores);
     k_ring.advance();
-    rows.reset();
-    mask(item, item.tiles.end - 1);
-    tile::softmax_exact(scores, rows, factor, params.score.scale_log2);
+    weigh_first(item);
     tile::round_to_operand<Element>(weights, scores);
   }
 
-  // Tile j of the item, and the output of tile j + 1. Plain tiles need no mask and no maxima.
-  template <bool plain>
+  // Which tiles of an item a step is for. Plain ones need no mask and no maxima; those to the right of them come before
+  // any plain one, so their predecessor cannot have overflowed.
+  enum class Part { right, plain, left };
+
+  // Tile j of the item, and the output of tile j + 1.
+  template <Part part>
   __device__ __forceinline__ void step(const Item& item, int j) {
     k_ring.wait_full();
     wait_turn();
     tile::pin(output), tile::pin(scores), tile::pin(weights);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
-    settle<true>();
+    if constexpr (part == Part::right) {
+      release_keys();
+    } else {
+      settle<true>();
+    }
     v_ring.wait_full();
     issue_output(j + 2 != item.tiles.end);
     pass_turn();
     ptx::wgmma_wait<1>();
     tile::pin(scores);
-    k_ring.advance();
     bool moved;
-    if constexpr (plain) {
+    if constexpr (part == Part::plain) {
       sum_before[0] = rows.sum[0], sum_before[1] = rows.sum[1];
       moved = tile::softmax_stale(scores, rows, factor, params.score.scale_log2);
     } else {
@@ -165,11 +179,13 @@ struct ForwardCompute {
     v_ring.advance();
     if (moved) {
       tile::scale_rows(output, factor);
-      if constexpr (plain) {
+      if constexpr (part == Part::plain) {
         sum_before[0] *= factor[0], sum_before[1] *= factor[1];
-        if (!(rows.sum[0] < INFINITY) || !(rows.sum[1] < INFINITY)) memory.overflow[warpgroup] = 1;
+        const bool finite = rows.sum[0] < INFINITY && rows.sum[1] < INFINITY;
+        if (!finite) memory.overflow[warpgroup][k_ring.stage()] = 1;
       }
     }
+    k_ring.advance();
     tile::round_to_operand<Element>(weights, scores);
   }
 
@@ -189,9 +205,7 @@ struct ForwardCompute {
     tile::pin(scores);
     k_ring.advance();
     const tile::SoftmaxRows done = rows;
-    rows.reset();
-    mask(next, next.tiles.end - 1);
-    tile::softmax_exact(scores, rows, factor, params.score.scale_log2);
+    weigh_first(next);
     ptx::wgmma_wait<0>();
     tile::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
@@ -222,9 +236,9 @@ struct ForwardCompute {
     first(item);
     while (true) {
       int j = item.tiles.end - 2;
-      for (; j >= item.tiles.plain_end; j--) step<false>(item, j);
-      for (; j >= item.tiles.plain_begin; j--) step<true>(item, j);
-      for (; j >= item.tiles.begin; j--) step<false>(item, j);
+      for (; j >= item.tiles.plain_end; j--) step<Part::right>(item, j);
+      for (; j >= item.tiles.plain_begin; j--) step<Part::plain>(item, j);
+      for (; j >= item.tiles.begin; j--) step<Part::left>(item, j);
       const Item next = next_item();
       if (next.row < 0) break;
       cross(item, next);

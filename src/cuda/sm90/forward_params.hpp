@@ -14,6 +14,7 @@ namespace fattn::gpu::sm90 {
 // the queries' bits, which is exact.
 struct IdentityScore {
   float scale_log2;         // |softmax_scale| * log2(e), or 1 when softmax_scale is 0
+  int change_queries;       // 0: the queries stay as they are
   std::uint32_t query_and;  // on pairs of 16-bit queries
   std::uint32_t query_xor;
 };
@@ -37,8 +38,9 @@ struct ForwardParams {
   Mask mask;
   Score score;
   Schedule schedule;
-  int* counters;  // [2]: items handed out beyond the first of each block, blocks that have finished; zero between runs
-  float* lse;     // [batch, heads, seqlen_q] or null
+  int*
+      counters;  // [2] for a queue: items handed out beyond each block's first, blocks that are done; zero between runs
+  float* lse;    // [batch, heads, seqlen_q] or null
 };
 
 // What one kernel is made of. Rows derive a struct of their own name from it, and that struct is the template parameter

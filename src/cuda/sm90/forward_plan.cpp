@@ -54,8 +54,10 @@ std::string decline_scale(const Problem& problem) {
 }
 
 IdentityScore score_of(double scale) {
-  if (std::abs(scale) * kLog2e < FLT_MIN) return {.scale_log2 = 1.f, .query_and = 0, .query_xor = 0};
+  if (std::abs(scale) * kLog2e < FLT_MIN)
+    return {.scale_log2 = 1.f, .change_queries = 1, .query_and = 0, .query_xor = 0};
   return {.scale_log2 = static_cast<float>(std::abs(scale) * kLog2e),
+          .change_queries = scale < 0,
           .query_and = ~0u,
           .query_xor = scale < 0 ? 0x80008000u : 0u};
 }
@@ -114,16 +116,20 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const De
   schedule.row_tiles = (seqlen_q + m - 1) / m;
   schedule.items = static_cast<int>(items_of(problem, m));
   // Where all row tiles take equally long, the heads that share keys go one after the other. Else as many as fit in
-  // half of the L2 cache go together, so that the longest come first.
-  const std::int64_t group = problem.heads_q / problem.heads_kv;
+  // 5/8 of the L2 cache go together, so that the longest come first; sections are even.
   const TileWalk first = walk_tiles(band, 0, std::min(m, seqlen_q), row.tile.n);
   const TileWalk last = walk_tiles(band, (schedule.row_tiles - 1) * m, seqlen_q, row.tile.n);
-  std::int64_t kv_heads = 1;
-  if (first.end - first.begin != last.end - last.begin)
-    kv_heads = device.l2_bytes / 2 / (2 * std::max<std::int64_t>(1, problem.seqlen_k) * (row.tile.d + row.tile.dv));
-  schedule.section_heads = static_cast<int>(std::clamp<std::int64_t>(
-      kv_heads * group, group,
-      std::min<std::int64_t>(problem.heads_q * problem.batch, std::numeric_limits<int>::max() / schedule.row_tiles)));
+  schedule.queued = first.end - first.begin != last.end - last.begin;
+  const std::int64_t group = problem.heads_q / problem.heads_kv, pairs = problem.heads_kv * problem.batch;
+  std::int64_t together = 1;
+  if (schedule.queued) {
+    const std::int64_t bytes = 2 * std::max<std::int64_t>(1, problem.seqlen_k) * (row.tile.d + row.tile.dv);
+    const std::int64_t most = std::numeric_limits<int>::max() / schedule.row_tiles / group;
+    together = std::clamp<std::int64_t>((device.l2_bytes * 5 / 8 + bytes / 2) / bytes, 1, std::min(pairs, most));
+    const std::int64_t sections = (pairs + together - 1) / together;
+    together = (pairs + sections - 1) / sections;
+  }
+  schedule.section_heads = static_cast<int>(together * group);
   return plan;
 }
 
@@ -135,7 +141,7 @@ Launch launch_forward(const ForwardRow& row, const Problem& problem, const Devic
       .grid = std::min<std::int64_t>(plan->schedule.items, device.sm_count),
       .threads = row.tile.threads(),
       .shared_memory_bytes = static_cast<std::int64_t>(row.shared_bytes)};
-  launch.workspace_bytes = 2 * sizeof(int);  // the work counters
+  launch.workspace_bytes = plan->schedule.queued ? 2 * sizeof(int) : 0;  // the work counters
   launch.prepared = std::move(plan);
   return launch;
 }

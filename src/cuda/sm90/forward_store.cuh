@@ -44,7 +44,7 @@ struct ForwardStore {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       rows.sum[r] = tile::row_sum(rows.sum[r]);
-      inverse[r] = 1.f / rows.sum[r];
+      inverse[r] = ptx::reciprocal_approx(rows.sum[r]);
       lse(item, rows, r);
     }
     tile::scale_rows(output, inverse);

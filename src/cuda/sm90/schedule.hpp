@@ -14,17 +14,20 @@ struct TileWalk {
   int plain_begin;
   int plain_end;
   int end;
+  int first_masked;  // tile end - 1 needs an element mask
 };
 
 // `mask` is bound to a sequence, with one interval of keys per query whose ends grow with the query.
 template <class BoundMask>
 FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_end, int tile) {
   const TileRange range = mask.tiles(query_begin, query_end, tile);
-  if (range.begin == range.end) return {0, 0, 0, 1};  // sees nothing: one tile, all of it masked
+  if (range.begin == range.end) return {0, 0, 0, 1, 1};  // sees nothing: one tile, all of it masked
   // The keys that every row sees. After the tile of the last of them each row has met a key.
   const int common_begin = mask.visible(query_end - 1).begin, common_end = mask.visible(query_begin).end;
   const int met = common_end > common_begin ? (common_end - 1) / tile : range.begin;
-  return {range.begin, range.interior_begin, max_of(range.interior_begin, min_of(met, range.interior_end)), range.end};
+  const int plain_end = max_of(range.interior_begin, min_of(met, range.interior_end));
+  const bool first_masked = range.interior_begin == range.end || range.interior_end < range.end;
+  return {range.begin, range.interior_begin, plain_end, range.end, first_masked};
 }
 
 // One item: `m` query rows of one head of one sequence, all their keys.
@@ -32,7 +35,6 @@ struct Item {
   int row;  // first query row; negative: there is no more work
   int head;
   int batch;
-  int unused;
   TileWalk tiles;
 };
 
@@ -44,6 +46,7 @@ struct Schedule {
   int section_heads;  // (batch, head) pairs taken together
   int heads;
   int batch;
+  int queued;  // items differ in length: a block takes the next that is left, else every gridDim.x-th
 
   // Row, head and batch of an item.
   FATTN_HD Item item(int index, int m) const {

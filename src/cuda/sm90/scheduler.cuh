@@ -5,7 +5,7 @@
 
 namespace fattn::gpu::sm90 {
 
-// Hands out items to the blocks of a persistent grid. Each starts with its own, then takes the next that is left.
+// Hands out items to the blocks of a persistent grid, each of which starts with its own.
 struct ItemQueue {
   const Schedule& schedule;
   int* counters;
@@ -18,11 +18,13 @@ struct ItemQueue {
     return none;
   }
 
-  __device__ __forceinline__ void ask() { index = gridDim.x + atomicAdd(&counters[0], 1); }
+  __device__ __forceinline__ void ask() {
+    index = schedule.queued ? gridDim.x + atomicAdd(&counters[0], 1) : index + gridDim.x;
+  }
 
   // The last block to finish leaves the counters zero for the next run: no launch is needed to reset them.
   __device__ __forceinline__ void finish() {
-    if (atomicAdd(&counters[1], 1) != static_cast<int>(gridDim.x) - 1) return;
+    if (!schedule.queued || atomicAdd(&counters[1], 1) != static_cast<int>(gridDim.x) - 1) return;
     counters[0] = 0;
     counters[1] = 0;
   }

@@ -11,11 +11,6 @@ namespace fattn::gpu::tile {
 struct SoftmaxRows {
   float reference[2];  // in powers of two; -inf: the row has not met a key
   float sum[2];        // this lane's part of the row's sum
-
-  __device__ __forceinline__ void reset() {
-    reference[0] = reference[1] = -INFINITY;
-    sum[0] = sum[1] = 0.f;
-  }
 };
 
 // Turns scores into weights and adds them to the row sums.
@@ -35,12 +30,9 @@ __device__ __forceinline__ void weigh(float (&scores)[count], SoftmaxRows& rows,
   }
 }
 
-// With the rows' true maxima; right for every input. The reference moves only when some row of the warp grew by more
-// than 2^8. Returns whether it did: the output must then be multiplied by `factor`.
+// The largest scaled score of each of the thread's rows.
 template <int count>
-__device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRows& rows, float (&factor)[2],
-                                              float scale_log2) {
-  float top[2];
+__device__ __forceinline__ void row_tops(float (&top)[2], const float (&scores)[count], float scale_log2) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float even = fmaxf(scores[2 * r], scores[2 * r + 1]), odd = fmaxf(scores[2 * r + 4], scores[2 * r + 5]);
@@ -51,6 +43,23 @@ __device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRow
     }
     top[r] = row_max(fmaxf(even, odd)) * scale_log2;
   }
+}
+
+// The first tile of a row.
+template <int count>
+__device__ __forceinline__ void softmax_first(float (&scores)[count], SoftmaxRows& rows, float scale_log2) {
+  row_tops(rows.reference, scores, scale_log2);
+  rows.sum[0] = rows.sum[1] = 0.f;
+  weigh(scores, rows, scale_log2);
+}
+
+// With the rows' true maxima; right for every input. The reference moves only when some row of the warp grew by more
+// than 2^8. Returns whether it did: the output must then be multiplied by `factor`.
+template <int count>
+__device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRows& rows, float (&factor)[2],
+                                              float scale_log2) {
+  float top[2];
+  row_tops(top, scores, scale_log2);
   const bool grew = top[0] - rows.reference[0] > 8.f || top[1] - rows.reference[1] > 8.f;
   const bool move = __any_sync(~0u, grew);
   if (move) {
@@ -81,7 +90,7 @@ __device__ __forceinline__ bool softmax_stale(float (&scores)[count], SoftmaxRow
       const float largest = row_max(rows.sum[r]);  // the lanes of a row move together
       factor[r] = 1.f;
       if (!(largest > kAlarm)) continue;
-      const int exponent = min((__float_as_int(largest) >> 23) - 127, 126);
+      const int exponent = min((__float_as_int(largest) >> 23) - 127, 100);  // 2^-126 would do, were it not rounded
       const float reference = rows.reference[r] + static_cast<float>(exponent);
       factor[r] = ptx::exp2_approx(rows.reference[r] - reference);  // of the rounded sum, so that nothing drifts
       rows.reference[r] = reference;
