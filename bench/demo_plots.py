@@ -46,6 +46,7 @@ def draw(series, path):
     import matplotlib.pyplot as plt
 
     figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    lengths = sorted({s for points in series.values() for s, _, _ in points})
     for (direction, impl), points in sorted(series.items()):
         style = {
             "label": impl if direction == "forward" else f"{impl}, {direction}",
@@ -62,6 +63,7 @@ def draw(series, path):
         axis.set_ylabel(unit)
         axis.set_xlabel("sequence length")
         axis.set_xscale("log", base=2)
+        axis.set_xticks(lengths, [str(s) for s in lengths], fontsize=8)
         axis.set_yscale("log")
         axis.grid(alpha=0.3, which="both")
         axis.legend(fontsize=8)

@@ -216,6 +216,8 @@ def draw_grid(view, name, cells, folder):
                         label=LABELS[impl],
                     )
                 axis.set_xscale("log", base=2)
+                lengths = sorted({p.seqlen_q for p in cells.problems})
+                axis.set_xticks(lengths, [f"{s // 1024}k" if s >= 1024 else str(s) for s in lengths], fontsize=8)
                 axis.grid(alpha=0.3)
                 axis.set_title(f"head_dim {dim}, {mask}", fontsize=9)
         for axis in axes[-1]:
