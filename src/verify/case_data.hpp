@@ -21,7 +21,7 @@ struct DataOptions {
   double k_ramp = 0;      // key j of n is multiplied by 1 + k_ramp * j / n: the maximum grows along the keys
   double bias_shift = 0;  // added to every bias
   // Packed: lengths of the sequences; seqused. Empty: drawn, with empty sequences among them.
-  std::vector<std::int64_t> lengths_q, lengths_k, used_q, used_k;
+  std::vector<std::int64_t> lengths_q = {}, lengths_k = {}, used_q = {}, used_k = {};
 
   friend bool operator==(const DataOptions&, const DataOptions&) = default;
 };

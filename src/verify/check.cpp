@@ -63,30 +63,19 @@ CaseOutputs run_host(const Problem& problem, Buffers buffers, const CaseData& da
   return run_on_masters(p, buffers, row_name(p.pass, arithmetic));
 }
 
-// What the forward gives the backward: exact o and lse, rounded to what a forward would have stored.
-CaseData& with_forward(CaseData& data) {
-  if (data.problem().pass != Pass::backward) return data;
-  Problem forward = data.problem();
-  forward.pass = Pass::forward;
-  forward.return_lse = true;
-  forward.dlse = forward.dbias = forward.dsink = false;
-  forward.strides.dout = forward.strides.dq = forward.strides.dk = forward.strides.dv = std::nullopt;
-  const CaseOutputs outputs =
-      run_on_masters(on_masters(forward, DType::fp64), data.masters(), "reference_forward_fp64");
-  data.set_forward(outputs.tensor("o"), outputs.tensor("lse"));
-  return data;
-}
-
-// RMS magnitude of what each output adds up. For gradients that is the oracle's with delta = 0, that is, without the
+// The magnitude of what each output adds up. For gradients that is the oracle's with delta = 0, that is, without the
 // cancellation in dS = P (dP - delta): a dlse of dout . o takes delta away. Only where that is cheap: large sums have
 // many terms and the naive's error shows what they cost.
-std::vector<double> magnitudes(const CaseData& data, const CaseOutputs& exact) {
-  const auto rms = [](const CaseOutputs& outputs) {
-    std::vector<double> values;
-    for (const Tensor& tensor : outputs.tensors()) values.push_back(distance(tensor, tensor).reference_rms);
+std::vector<Magnitude> magnitudes(const CaseData& data, const CaseOutputs& exact) {
+  const auto of = [](const CaseOutputs& outputs) {
+    std::vector<Magnitude> values;
+    for (const Tensor& tensor : outputs.tensors()) {
+      const Distance d = distance(tensor, tensor);
+      values.push_back({d.reference_rms, d.reference_max});
+    }
     return values;
   };
-  std::vector<double> result = rms(exact);
+  std::vector<Magnitude> result = of(exact);
   Problem problem = data.problem();
   if (problem.pass != Pass::backward || flops(problem) > kMediumFlops) return result;
   Tensor delta("dlse", DType::fp32, data.tensor("lse").extents());
@@ -101,8 +90,11 @@ std::vector<double> magnitudes(const CaseData& data, const CaseOutputs& exact) {
   problem.dlse = true;
   Buffers buffers = data.masters();
   buffers.dlse = reinterpret_cast<const float*>(delta.bytes().data());
-  const std::vector<double> uncancelled = rms(run_host(problem, buffers, data, "fp64", DType::fp64));
-  for (std::size_t i = 0; i < result.size(); ++i) result[i] = std::max(result[i], uncancelled[i]);
+  const std::vector<Magnitude> uncancelled = of(run_host(problem, buffers, data, "fp64", DType::fp64));
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    result[i].rms = std::max(result[i].rms, uncancelled[i].rms);
+    result[i].max = std::max(result[i].max, uncancelled[i].max);
+  }
   return result;
 }
 
@@ -118,7 +110,7 @@ std::vector<Distance> yardstick(const CaseData& data, const CaseOutputs& exact) 
     DataOptions options = data.options();
     options.seed = seed_of(options.seed, "draw", draw);
     CaseData more(data.problem(), cpu(1), options);
-    with_forward(more);
+    if (data.problem().pass == Pass::backward) add_forward(more);
     const CaseOutputs more_exact = oracle(more), more_naive = naive(more);
     for (std::size_t i = 0; i < result.size(); ++i) {
       const Distance d = distance(more_naive.tensors()[i], more_exact.tensors()[i]);
@@ -139,6 +131,17 @@ CaseOutputs naive(const CaseData& data) {
   return run_host(problem, data.masters(), data, arithmetic, output_dtype(problem));
 }
 
+void add_forward(CaseData& data) {
+  Problem forward = data.problem();
+  forward.pass = Pass::forward;
+  forward.return_lse = true;
+  forward.dlse = forward.dbias = forward.dsink = false;
+  forward.strides.dout = forward.strides.dq = forward.strides.dk = forward.strides.dv = std::nullopt;
+  const CaseOutputs outputs =
+      run_on_masters(on_masters(forward, DType::fp64), data.masters(), "reference_forward_fp64");
+  data.set_forward(outputs.tensor("o"), outputs.tensor("lse"));
+}
+
 void run_plan(const Plan& plan, const Buffers& buffers, int runs, Executor* executor,
               const std::function<void(int)>& after_each) {
   const std::size_t bytes = plan.workspace_bytes();
@@ -154,11 +157,15 @@ void run_plan(const Plan& plan, const Buffers& buffers, int runs, Executor* exec
   }
 }
 
+namespace {
+CaseData& ready(CaseData& data) {
+  if (data.problem().pass == Pass::backward) add_forward(data);
+  return data;
+}
+}  // namespace
+
 Judge::Judge(CaseData& data)
-    : data_(with_forward(data)),
-      exact_(oracle(data)),
-      naive_(yardstick(data, exact_)),
-      magnitudes_(magnitudes(data, exact_)) {
+    : data_(ready(data)), exact_(oracle(data)), naive_(yardstick(data, exact_)), magnitudes_(magnitudes(data, exact_)) {
   data_.place();
 }
 

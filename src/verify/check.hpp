@@ -52,7 +52,7 @@ class Judge {
   CaseData& data_;
   CaseOutputs exact_;
   std::vector<Distance> naive_;
-  std::vector<double> magnitudes_;
+  std::vector<Magnitude> magnitudes_;
 };
 
 // One row on data drawn from the options, or on data of the caller's.
@@ -72,6 +72,9 @@ std::vector<std::string> accepting_rows(const Problem& problem, const Device& de
 // Runs a plan on buffers of its device with a workspace of its own, `runs` times, and waits for the end.
 void run_plan(const Plan& plan, const Buffers& buffers, int runs = 1, Executor* executor = nullptr,
               const std::function<void(int)>& after_each = {});
+
+// Gives a backward what the forward would have left: o and lse, exact and then rounded to what is stored.
+void add_forward(CaseData& data);
 
 // fp64 results of the oracle on the masters of the data: o, lse, max_logit, or the gradients.
 CaseOutputs oracle(const CaseData& data);

@@ -47,19 +47,19 @@ double rounding_unit(DType dtype) {
   return 0;
 }
 
-Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive, double magnitude) {
+Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive, const Magnitude& terms) {
   const double four_units = 4 * rounding_unit(DType::fp32);
   if (output == "lse" || output == "max_logit") {
     const double floor = four_units * std::max(1.0, naive.reference_max);
     return {2 * naive.max + floor, 2 * naive.rms + floor};
   }
-  // An fp64 row on fp64 inputs has nothing of fp32 but the outputs that are always fp32. Its naive is the oracle itself,
-  // which is no more exact than the row: they may differ by the order of their sums.
+  // An fp64 row on fp64 inputs has nothing of fp32 but the outputs that are always fp32. Its naive is the oracle
+  // itself, which is no more exact than the row: they may differ by the order of their sums.
   const double coarse = inputs == DType::fp64 && stored == DType::fp64 ? 1024 * rounding_unit(DType::fp64) : four_units;
   const double unit = std::max(rounding_unit(inputs), rounding_unit(stored));
   const double root = std::sqrt(static_cast<double>(std::max<std::int64_t>(naive.rows, 1)));
-  return {2 * naive.max + std::max(unit, coarse) * magnitude,
-          2 * naive.rms + std::max(unit * naive.reference_rms / root, coarse * magnitude)};
+  return {2 * naive.max + std::max(unit * terms.rms, coarse * terms.max),
+          2 * naive.rms + std::max(unit * naive.reference_rms / root, coarse * terms.rms)};
 }
 
 bool passes(const Distance& d, const Bound& limit) {

@@ -27,10 +27,16 @@ Distance distance(const Tensor& result, const Tensor& oracle);
 // The largest relative error of one rounding to nearest.
 double rounding_unit(DType dtype);
 
-// What a row may be off by in one output of n rows. r is the oracle's RMS value, c the RMS of what cancels to give it
-// (at least r), u the rounding unit of the inputs or of the output, the larger, v four units of fp32 (1024 of fp64
-// where all is fp64):
-//   max error <= 2 * naive's + max(u, v) * c           RMS error <= 2 * naive's + max(u * r / sqrt(n), v * c)
+// RMS and largest magnitude of what is added up to give an output: at least the output's own, more where sums cancel.
+struct Magnitude {
+  double rms = 0;
+  double max = 0;
+};
+
+// What a row may be off by in one output of n rows. r is the oracle's RMS value, c the magnitude of its terms, u the
+// rounding unit of the inputs or of the output, the larger, v four units of fp32:
+//   max error <= 2 * naive's + max(u * c.rms, v * c.max)        RMS error <= 2 * naive's + max(u * r / sqrt(n), v *
+//   c.rms)
 // u of the inputs also where the output is fp32: gradients come from P and dS rounded to the inputs' dtype. The floors
 // are for what the naive may get right by luck: tensors so small that one number decides, hence the root; and sums that
 // cancel, which are as coarse as fp32 is for their terms. The yardstick of small problems is the largest of several
@@ -41,7 +47,7 @@ struct Bound {
   double max = 0;
   double rms = 0;
 };
-Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive, double magnitude);
+Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive, const Magnitude& terms);
 
 // Both errors within the bound, and nothing misplaced.
 bool passes(const Distance& distance, const Bound& bound);
