@@ -98,8 +98,8 @@ struct ForwardCompute {
 
   __device__ __forceinline__ void release_keys() { arrive(k_ring.empty(k_ring.stage_before())); }
 
-  // Called with the turn taken, so all four warps are done with the softmax of the last tile. If a score of it was
-  // 2^128 above its reference, does that tile again with its true maxima. Then lets the key tile go. `again` restores
+  // Called with the turn taken, so all four warps are done with the softmax of the last tile. If a weight of it
+  // was 2^100 or more, does that tile again with its true maxima. Then lets the key tile go. `again` restores
   // the scores that were already on their way.
   template <bool again>
   __device__ __forceinline__ void settle() {
@@ -167,8 +167,7 @@ struct ForwardCompute {
     tile::pin(scores);
     bool moved;
     if constexpr (part == Part::plain) {
-      sum_before[0] = rows.sum[0], sum_before[1] = rows.sum[1];
-      moved = tile::softmax_stale(scores, rows, factor, params.score.scale_log2);
+      moved = tile::softmax_stale(scores, rows, factor, sum_before, params.score.scale_log2);
     } else {
       mask(item, j);
       moved = tile::softmax_exact(scores, rows, factor, params.score.scale_log2);
@@ -180,9 +179,8 @@ struct ForwardCompute {
     if (moved) {
       tile::scale_rows(output, factor);
       if constexpr (part == Part::plain) {
-        sum_before[0] *= factor[0], sum_before[1] *= factor[1];
-        const bool finite = rows.sum[0] < INFINITY && rows.sum[1] < INFINITY;
-        if (!finite) memory.overflow[warpgroup][k_ring.stage()] = 1;
+        const bool good = rows.sum[0] < tile::kOverflow && rows.sum[1] < tile::kOverflow;
+        if (!good) memory.overflow[warpgroup][k_ring.stage()] = 1;
       }
     }
     k_ring.advance();

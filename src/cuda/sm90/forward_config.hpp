@@ -55,7 +55,7 @@ struct ForwardShared {
   std::uint64_t q_barriers[2];  // full, empty
   std::uint64_t k_barriers[2 * tile.k_stages];
   std::uint64_t v_barriers[2 * tile.v_stages];
-  int overflow[kMaxComputeWarpgroups][tile.k_stages];  // a score of this key tile was 2^128 above its row's reference
+  int overflow[kMaxComputeWarpgroups][tile.k_stages];  // a weight of this key tile was 2^100 or more
 };
 
 template <ForwardTile tile>

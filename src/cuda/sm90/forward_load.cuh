@@ -23,6 +23,7 @@ struct ForwardLoad {
   const Params& params;
   Shared& memory;
   std::uint32_t shared;
+  int slot = 0;
   tile::RingPosition<1> q_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, q_barriers))};
   tile::RingPosition<tile.k_stages> k_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, k_barriers))};
   tile::RingPosition<tile.v_stages> v_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, v_barriers))};
@@ -50,31 +51,45 @@ struct ForwardLoad {
                     {{0, item.row + 64 * w, 0, item.head, item.batch}});
   }
 
+  // Hands the next item to the computing warps, when they have read the queries of the one before it.
+  __device__ __forceinline__ Item publish(const ItemQueue& queue) {
+    Item item = queue.item(tile.m);
+    if (item.row >= 0) {
+      const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+      item.tiles = walk_tiles(mask, item.row, min_of(item.row + tile.m, params.source.seqlen_q), tile.n);
+    }
+    q_ring.wait_empty();
+    memory.items[slot] = item;
+    slot = slot + 1 == Shared::kItems ? 0 : slot + 1;
+    if (item.row >= 0) {
+      queries(item);
+    } else {
+      ptx::mbarrier_arrive(q_ring.full());
+    }
+    q_ring.advance();
+    return item;
+  }
+
   __device__ __forceinline__ void run() {
     ItemQueue queue{params.schedule, params.counters};
-    const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
     bool values_due = false;  // values of the last key tile
     int due_row = 0, due_head = 0, due_batch = 0;
-    for (int slot = 0;; slot = slot + 1 == Shared::kItems ? 0 : slot + 1) {
-      Item item = queue.item(tile.m);
-      if (item.row >= 0)
-        item.tiles = walk_tiles(mask, item.row, min_of(item.row + tile.m, params.source.seqlen_q), tile.n);
-      q_ring.wait_empty();  // the computing warps have read the queries of the item before
-      memory.items[slot] = item;
-      if (item.row < 0) {
-        ptx::mbarrier_arrive(q_ring.full());
-        break;
-      }
-      queries(item);
-      q_ring.advance();
+    Item item = publish(queue), next{};
+    while (item.row >= 0) {
       queue.ask();  // early: the answer takes about a microsecond
       const int head = item.head / params.source.heads_per_kv;
+      // Before the wait for a stage for the last key tile, so that the next queries arrive in time (+4 % at 512 keys).
+      // An item of one tile must have its keys first: the computing warps read its queries beside them.
+      const bool early = item.tiles.end - item.tiles.begin > 1;
       for (int j = item.tiles.end - 1; j >= item.tiles.begin; j--) {
+        if (early && j == item.tiles.begin) next = publish(queue);
         const int row = j * tile.n - params.source.first_key;
         keys(row, head, item.batch);
         if (values_due) values(due_row, due_head, due_batch);
         values_due = true, due_row = row, due_head = head, due_batch = item.batch;
       }
+      if (!early) next = publish(queue);
+      item = next;
     }
     if (values_due) values(due_row, due_head, due_batch);
     queue.finish();

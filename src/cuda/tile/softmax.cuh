@@ -13,44 +13,46 @@ struct SoftmaxRows {
   float sum[2];        // this lane's part of the row's sum
 };
 
-// Turns scores into weights and adds them to the row sums.
+// Turns scores into weights and gives this lane's sums of them.
 template <int count>
-__device__ __forceinline__ void weigh(float (&scores)[count], SoftmaxRows& rows, float scale_log2) {
+__device__ __forceinline__ void weigh(float (&scores)[count], float (&sum)[2], const float (&reference)[2],
+                                      float scale_log2) {
   float shift[2];
 #pragma unroll
-  for (int r = 0; r < 2; r++) shift[r] = rows.reference[r] == -INFINITY ? 0.f : -rows.reference[r];
+  for (int r = 0; r < 2; r++) shift[r] = reference[r] == -INFINITY ? 0.f : -reference[r];
 #pragma unroll
   for (int i = 0; i < count; i += 4) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       scores[i + 2 * r] = ptx::exp2_approx(fmaf(scores[i + 2 * r], scale_log2, shift[r]));
       scores[i + 2 * r + 1] = ptx::exp2_approx(fmaf(scores[i + 2 * r + 1], scale_log2, shift[r]));
-      rows.sum[r] += scores[i + 2 * r] + scores[i + 2 * r + 1];
+      const float two = scores[i + 2 * r] + scores[i + 2 * r + 1];
+      sum[r] = i == 0 ? two : sum[r] + two;
     }
   }
 }
 
-// The largest scaled score of each of the thread's rows.
+// The largest value of each of the thread's rows.
 template <int count>
-__device__ __forceinline__ void row_tops(float (&top)[2], const float (&scores)[count], float scale_log2) {
+__device__ __forceinline__ void row_tops(float (&top)[2], const float (&values)[count]) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    float even = fmaxf(scores[2 * r], scores[2 * r + 1]), odd = fmaxf(scores[2 * r + 4], scores[2 * r + 5]);
+    float even = fmaxf(values[2 * r], values[2 * r + 1]), odd = fmaxf(values[2 * r + 4], values[2 * r + 5]);
 #pragma unroll
     for (int i = 8; i < count; i += 8) {
-      even = fmaxf(even, fmaxf(scores[i + 2 * r], scores[i + 2 * r + 1]));
-      odd = fmaxf(odd, fmaxf(scores[i + 4 + 2 * r], scores[i + 5 + 2 * r]));
+      even = fmaxf(even, fmaxf(values[i + 2 * r], values[i + 2 * r + 1]));
+      odd = fmaxf(odd, fmaxf(values[i + 4 + 2 * r], values[i + 5 + 2 * r]));
     }
-    top[r] = row_max(fmaxf(even, odd)) * scale_log2;
+    top[r] = row_max(fmaxf(even, odd));
   }
 }
 
 // The first tile of a row.
 template <int count>
 __device__ __forceinline__ void softmax_first(float (&scores)[count], SoftmaxRows& rows, float scale_log2) {
-  row_tops(rows.reference, scores, scale_log2);
-  rows.sum[0] = rows.sum[1] = 0.f;
-  weigh(scores, rows, scale_log2);
+  row_tops(rows.reference, scores);
+  rows.reference[0] *= scale_log2, rows.reference[1] *= scale_log2;
+  weigh(scores, rows.sum, rows.reference, scale_log2);
 }
 
 // With the rows' true maxima; right for every input. The reference moves only when some row of the warp grew by more
@@ -58,8 +60,9 @@ __device__ __forceinline__ void softmax_first(float (&scores)[count], SoftmaxRow
 template <int count>
 __device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRows& rows, float (&factor)[2],
                                               float scale_log2) {
-  float top[2];
-  row_tops(top, scores, scale_log2);
+  float top[2], sum[2];
+  row_tops(top, scores);
+  top[0] *= scale_log2, top[1] *= scale_log2;
   const bool grew = top[0] - rows.reference[0] > 8.f || top[1] - rows.reference[1] > 8.f;
   const bool move = __any_sync(~0u, grew);
   if (move) {
@@ -71,32 +74,41 @@ __device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRow
       rows.sum[r] *= factor[r];
     }
   }
-  weigh(scores, rows, scale_log2);
+  weigh(scores, sum, rows.reference, scale_log2);
+  rows.sum[0] += sum[0], rows.sum[1] += sum[1];
   return move;
 }
 
-// With the reference left where it is: no maxima. Every row must have met a key. When a row's sum passes 2^40, weights
-// and sum are brought back to about one; the output must then be multiplied by `factor`. A sum that is infinite
-// afterwards says that the tile has to be done again with softmax_exact, from the sum and output before it.
+// With the reference left where it is: no maxima. Every row must have met a key. When the weights of a row add up to
+// more than 2^8, the reference moves to its maximum after all: so no row dominated by one key has that key's weight
+// rounded. The output must then be multiplied by `factor`. Where a sum is not below kOverflow afterwards, the tile has
+// to be done again with softmax_exact, from sum_before and the output before it.
+inline constexpr float kOverflow = 0x1p100f;
 template <int count>
 __device__ __forceinline__ bool softmax_stale(float (&scores)[count], SoftmaxRows& rows, float (&factor)[2],
-                                              float scale_log2) {
-  constexpr float kAlarm = 0x1p40f;
-  weigh(scores, rows, scale_log2);
-  const bool move = __any_sync(~0u, rows.sum[0] > kAlarm || rows.sum[1] > kAlarm);
+                                              float (&sum_before)[2], float scale_log2) {
+  float sum[2];
+  weigh(scores, sum, rows.reference, scale_log2);
+  const bool move = __any_sync(~0u, sum[0] > 0x1p8f || sum[1] > 0x1p8f);
   if (move) {
+    float top[2];
+    row_tops(top, scores);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      const float largest = row_max(rows.sum[r]);  // the lanes of a row move together
       factor[r] = 1.f;
-      if (!(largest > kAlarm)) continue;
-      const int exponent = min((__float_as_int(largest) >> 23) - 127, 100);  // 2^-126 would do, were it not rounded
-      const float reference = rows.reference[r] + static_cast<float>(exponent);
+      if (!(top[r] > 1.f && top[r] < kOverflow)) continue;
+      const float reference = rows.reference[r] + ptx::log2_approx(top[r]);
       factor[r] = ptx::exp2_approx(rows.reference[r] - reference);  // of the rounded sum, so that nothing drifts
       rows.reference[r] = reference;
       rows.sum[r] *= factor[r];
+      sum[r] *= factor[r];
     }
     scale_rows(scores, factor);
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    sum_before[r] = rows.sum[r];
+    rows.sum[r] += sum[r];
   }
   return move;
 }
