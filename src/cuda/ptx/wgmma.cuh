@@ -9,7 +9,8 @@
 // asynchronously: registers it reads or writes are the tensor cores' until wgmma_wait.
 namespace fattn::gpu::ptx {
 
-// How an operand lies in shared memory: k_major has the sixteen elements of the reduction side by side.
+// How an operand lies in shared memory: Major::k has the elements of the reduction side by
+// side, Major::mn those of the other dimension.
 enum class Major : int { k = 0, mn = 1 };
 
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "cuda/ptx/pin.cuh"
 #include "cuda/ptx/wgmma.cuh"
 #include "cuda/sm90/forward_store.cuh"
 #include "cuda/tile/mask.cuh"
@@ -68,7 +69,7 @@ struct ForwardCompute {
 #pragma unroll
       for (std::uint32_t& pair : queries) pair = (pair & params.score.query_and) ^ params.score.query_xor;
     }
-    tile::pin(queries);
+    ptx::pin(queries);
   }
 
   __device__ __forceinline__ void issue_scores(int stage) {
@@ -106,17 +107,17 @@ struct ForwardCompute {
     volatile int& overflow = memory.overflow[warpgroup][k_ring.stage_before()];
     if (__any_sync(~0u, overflow != 0)) {
       ptx::wgmma_wait<0>();
-      tile::pin(scores);
+      ptx::pin(scores);
       ptx::wgmma_fence();
       issue_scores(k_ring.stage_before());
       ptx::wgmma_wait<0>();
-      tile::pin(scores);
+      ptx::pin(scores);
       rows.sum[0] = sum_before[0], rows.sum[1] = sum_before[1];
       if (tile::softmax_exact(scores, rows, factor, params.score.scale_log2)) tile::scale_rows(output, factor);
       tile::round_to_operand<Element>(weights, scores);
       store.meet();  // all have seen it
       if (threadIdx.x % 128 == 0) overflow = 0;
-      tile::pin(output), tile::pin(scores), tile::pin(weights);
+      ptx::pin(output), ptx::pin(scores), ptx::pin(weights);
       ptx::wgmma_fence();
       if constexpr (again) issue_scores(k_ring.stage());
     }
@@ -133,11 +134,11 @@ struct ForwardCompute {
   __device__ __forceinline__ void first(const Item& item) {
     load_queries();
     k_ring.wait_full();
-    tile::pin(scores);
+    ptx::pin(scores);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
     ptx::wgmma_wait<0>();
-    tile::pin(scores);
+    ptx::pin(scores);
     k_ring.advance();
     weigh_first(item);
     tile::round_to_operand<Element>(weights, scores);
@@ -152,7 +153,7 @@ struct ForwardCompute {
   __device__ __forceinline__ void step(const Item& item, int j) {
     k_ring.wait_full();
     wait_turn();
-    tile::pin(output), tile::pin(scores), tile::pin(weights);
+    ptx::pin(output), ptx::pin(scores), ptx::pin(weights);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
     if constexpr (part == Part::right) {
@@ -164,7 +165,7 @@ struct ForwardCompute {
     issue_output(j + 2 != item.tiles.end);
     pass_turn();
     ptx::wgmma_wait<1>();
-    tile::pin(scores);
+    ptx::pin(scores);
     bool moved;
     if constexpr (part == Part::plain) {
       moved = tile::softmax_stale(scores, rows, factor, sum_before, params.score.scale_log2);
@@ -173,7 +174,7 @@ struct ForwardCompute {
       moved = tile::softmax_exact(scores, rows, factor, params.score.scale_log2);
     }
     ptx::wgmma_wait<0>();
-    tile::pin(output);
+    ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
     v_ring.advance();
     if (moved) {
@@ -193,19 +194,19 @@ struct ForwardCompute {
     wait_turn();
     settle<false>();
     load_queries();
-    tile::pin(output), tile::pin(scores), tile::pin(weights);
+    ptx::pin(output), ptx::pin(scores), ptx::pin(weights);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
     v_ring.wait_full();
     issue_output(item.tiles.end - item.tiles.begin != 1);
     pass_turn();
     ptx::wgmma_wait<1>();
-    tile::pin(scores);
+    ptx::pin(scores);
     k_ring.advance();
     const tile::SoftmaxRows done = rows;
     weigh_first(next);
     ptx::wgmma_wait<0>();
-    tile::pin(output);
+    ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
     v_ring.advance();
     store(item, done, output);
@@ -217,12 +218,12 @@ struct ForwardCompute {
     v_ring.wait_full();
     wait_turn();
     settle<false>();
-    tile::pin(output), tile::pin(weights);
+    ptx::pin(output), ptx::pin(weights);
     ptx::wgmma_fence();
     issue_output(item.tiles.end - item.tiles.begin != 1);
     pass_turn();
     ptx::wgmma_wait<0>();
-    tile::pin(output);
+    ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
     store(item, rows, output);
   }

@@ -20,8 +20,8 @@ struct bf16 {
 using band = tile::BandMask;
 using identity = IdentityScore;
 using dense = DenseSource;
-template <class Type, int d, int dv, class Mask, class Score, class Source>
-using forward = ForwardTraits<Type, forward_tile(Type::dtype, d, dv), Mask, Score, Source>;
+template <class Type, ForwardTile tile, class Mask, class Score, class Source>
+using forward = ForwardTraits<Type, tile, Mask, Score, Source>;
 }  // namespace words
 
 // The functions of a row. `Traits` is a struct of the row's name derived from ForwardTraits.

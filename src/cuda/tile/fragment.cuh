@@ -12,18 +12,6 @@
 //   row 16 w + lane / 4 + 8 r, column 8 i + 2 (lane % 4) + e.
 namespace fattn::gpu::tile {
 
-// Keeps the compiler from moving uses of the registers across this point.
-template <int count>
-__device__ __forceinline__ void pin(float (&registers)[count]) {
-#pragma unroll
-  for (int i = 0; i < count; i++) asm volatile("" : "+f"(registers[i])::"memory");
-}
-template <int count>
-__device__ __forceinline__ void pin(std::uint32_t (&registers)[count]) {
-#pragma unroll
-  for (int i = 0; i < count; i++) asm volatile("" : "+r"(registers[i])::"memory");
-}
-
 // The larger, or the sum, over the four lanes that share a row.
 __device__ __forceinline__ float row_max(float x) {
   x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
