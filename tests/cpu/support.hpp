@@ -11,7 +11,7 @@
 
 namespace fattn {
 
-// Fresh random data for a problem, with the forward's results when it is a backward.
+// Fresh random data for a problem, with the forward's results when it is a backward; placed.
 inline verify::CaseData case_data(const std::string& line, const Device& device) {
   const verify::Case one = verify::parse_case(line);
   verify::CaseData data(one.problem, device, one.data);
@@ -28,23 +28,24 @@ inline verify::CaseData case_data(const std::string& line, const Device& device)
     outputs.fetch();
     data.set_forward(outputs.tensor("o"), outputs.tensor("lse"));
   }
+  data.place();
   return data;
 }
 
-// The outputs of one run of a row, byte for byte. Throws if the row writes outside its outputs or its workspace.
-inline std::vector<std::vector<std::byte>> output_bytes(const std::string& line, const std::string& row,
-                                                        const Device& device, Executor* executor = nullptr) {
-  verify::CaseData data = case_data(line, device);
-  data.place();
-  verify::CaseOutputs outputs(data.problem(), device);
-  Buffers buffers = data.placed();
+// The outputs of one run of a row on placed data, byte for byte. Throws if the row writes outside its outputs or its
+// workspace.
+using OutputBytes = std::vector<std::vector<std::byte>>;
+inline OutputBytes output_bytes(const verify::CaseData& placed, const std::string& row, const Device& device,
+                                Executor* executor = nullptr) {
+  verify::CaseOutputs outputs(placed.problem(), device);
+  Buffers buffers = placed.placed();
   outputs.attach(buffers);
-  verify::run_plan(plan(data.problem(), device, row), buffers, 1, executor);
+  verify::run_plan(plan(placed.problem(), device, row), buffers, 1, executor);
   outputs.fetch();
-  if (const std::string damage = outputs.damage() + data.damage(); !damage.empty()) {
+  if (const std::string damage = outputs.damage() + placed.damage(); !damage.empty()) {
     throw Error(Status::internal_error, damage);
   }
-  std::vector<std::vector<std::byte>> bytes;
+  OutputBytes bytes;
   for (const verify::Tensor& tensor : outputs.tensors()) bytes.push_back(tensor.bytes());
   return bytes;
 }
