@@ -33,7 +33,8 @@ double largest_error(const std::vector<float>& q, const std::vector<float>& k, c
       double denominator = 0;
       for (int key = 0; key <= query; ++key) {
         double score = 0;
-        for (int d = 0; d < kHeadDim; ++d) score += double{row(q, kHeadsQ, query, head)[d]} * row(k, kHeadsKv, key, head_kv)[d];
+        for (int d = 0; d < kHeadDim; ++d)
+          score += double{row(q, kHeadsQ, query, head)[d]} * row(k, kHeadsKv, key, head_kv)[d];
         const double weight = std::exp(score / std::sqrt(double{kHeadDim}));
         denominator += weight;
         for (int d = 0; d < kHeadDim; ++d) sum[d] += weight * row(v, kHeadsKv, key, head_kv)[d];
