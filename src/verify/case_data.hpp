@@ -36,6 +36,8 @@ Index4 strides_of(const Problem& problem, Operand operand);
 class CaseData {
  public:
   CaseData(const Problem& problem, const Device& device, const DataOptions& options = {});
+  CaseData(CaseData&&) = default;
+  CaseData& operator=(CaseData&&) = default;
 
   const Problem& problem() const { return problem_; }
   const Device& device() const { return device_; }
