@@ -42,13 +42,6 @@ class TemporaryDirectory {
   std::filesystem::path path_;
 };
 
-class MemorySink final : public Sink {
- public:
-  using Sink::write;
-  void write(std::span<const std::byte> more) override { bytes.insert(bytes.end(), more.begin(), more.end()); }
-  std::vector<std::byte> bytes;
-};
-
 // What a disk that fills up looks like: writes beyond `bytes` fail while this lives.
 class FileSizeLimit {
  public:

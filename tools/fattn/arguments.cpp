@@ -3,6 +3,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cmath>
 #include <cstdio>
@@ -65,6 +66,18 @@ std::vector<verify::Case> case_arguments(const std::vector<std::string>& argumen
     }
   }
   return cases;
+}
+
+std::vector<Plan> forced_plans(const std::vector<std::string>& names, const Problem& problem, const Device& device) {
+  std::vector<Plan> plans;
+  for (const std::string& name : names) {
+    bool other_pass = false;
+    for (const KernelInfo& kernel : kernels()) other_pass |= kernel.name == name && kernel.pass != problem.pass;
+    if (!other_pass) plans.push_back(plan(problem, device, name));
+  }
+  // plan() says what is wrong with the list.
+  if (plans.empty()) plans.push_back(plan(problem, device, fmt::format("{}", fmt::join(names, ","))));
+  return plans;
 }
 
 std::string device_text(const Device& device) {

@@ -23,6 +23,9 @@ Device present_device_argument(const std::string& text);  // refuses devices tha
 // comment. Cases that name no seed get `seed`.
 std::vector<verify::Case> case_arguments(const std::vector<std::string>& arguments, std::uint64_t seed);
 
+// The rows of this list that have the problem's pass; each must accept it.
+std::vector<Plan> forced_plans(const std::vector<std::string>& names, const Problem& problem, const Device& device);
+
 std::string device_text(const Device& device);  // "NVIDIA H200 (cuda:0), sm90, 132 SMs, 989 TFLOP/s, 4800 GB/s"
 std::string launch_text(const Plan& plan);      // "tile 64x128; 144 work items for 2 threads"
 Json device_json(const Device& device);

@@ -35,7 +35,7 @@ struct BenchOptions {
 // The rows to time, in turn: those named, which must accept; all that accept; or the one that plan() takes.
 std::vector<Plan> plans_of(const BenchOptions& options, const Problem& problem, const Device& device) {
   std::vector<Plan> plans;
-  for (const std::string& name : options.kernels) plans.push_back(plan(problem, device, name));
+  if (!options.kernels.empty()) plans = forced_plans(options.kernels, problem, device);
   if (options.all) {
     for (const verify::RowAnswer& row : verify::row_answers(problem, device)) {
       if (row.reason.empty() && !row.by_name_only) plans.push_back(plan(problem, device, row.kernel));
@@ -110,7 +110,7 @@ int bench(const BenchOptions& options) {
     verify::CaseData inputs(one.problem, device, one.data);
     const double work = exact_flops(inputs);
     if (work <= 0) refuse(fmt::format("{}: there is no work to time", verify::to_line(one)));
-    if (one.problem.pass == Pass::backward) add_forward(inputs);
+    if (one.problem.pass == Pass::backward) fill_forward(inputs);
     std::vector<std::unique_ptr<DeviceData>> data;
     std::vector<std::unique_ptr<Burst>> bursts;
     for (const Plan& plan : plans) {

@@ -67,7 +67,7 @@ Json result_json(const verify::CheckResult& result, const Device& device) {
 std::vector<std::string> rows_of(const CheckOptions& options, const Problem& problem, const Device& device) {
   if (options.kernels.empty()) return verify::accepting_rows(problem, device);
   std::vector<std::string> rows;
-  for (const std::string& name : options.kernels) rows.emplace_back(plan(problem, device, name).kernel());
+  for (const Plan& each : forced_plans(options.kernels, problem, device)) rows.emplace_back(each.kernel());
   return rows;
 }
 
@@ -160,13 +160,17 @@ int check(const CheckOptions& options) {
     report.begin(one);
     if (options.verbose || rows.empty()) report.declined(verify::row_answers(one.problem, device));
     if (rows.empty()) ++empty;
+    if (rows.empty()) continue;
+    progress.show(fmt::format("{}/{} oracle", number, cases.size()));
+    verify::CaseData data(one.problem, device, one.data);
+    verify::Judge judge(data);
     for (const std::string& row : rows) {
       progress.show(fmt::format("{}/{} {}", number, cases.size(), row));
-      const verify::CheckResult result = verify::check(one.problem, device, row, {.data = one.data});
+      const verify::CheckResult result = judge.check(row);
       progress.clear();
       report.result(result, device);
     }
-    if (!rows.empty()) report.end_case();
+    report.end_case();
   }
   // Nothing checked is not a success.
   if (empty == cases.size()) {

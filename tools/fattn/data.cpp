@@ -145,7 +145,7 @@ double exact_flops(const verify::CaseData& inputs) {
   return total;
 }
 
-void add_forward(verify::CaseData& inputs) {
+void fill_forward(verify::CaseData& inputs) {
   const Problem forward = forward_of(inputs.problem());
   const auto compute = [&](const Device& device, std::string_view kernel) {
     verify::CaseData data(forward, device, inputs.options());

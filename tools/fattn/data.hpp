@@ -65,6 +65,6 @@ Problem forward_of(const Problem& backward);
 double exact_flops(const verify::CaseData& inputs);
 
 // Computes o and lse for the masters of a backward case, by the fastest row there is.
-void add_forward(verify::CaseData& inputs);
+void fill_forward(verify::CaseData& inputs);
 
 }  // namespace fattn::tool

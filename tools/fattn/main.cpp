@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -8,6 +11,7 @@
 #include "arguments.hpp"
 #include "commands.hpp"
 #include "fattn/error.hpp"
+#include "io/array.hpp"
 
 namespace {
 
@@ -49,6 +53,14 @@ int main(int argc, char** argv) {
   add_bench(app, chosen);
   add_run(app, chosen);
   int code = kExitOk;
+  const std::vector<CLI::App*> commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const auto is_first = [&](const CLI::App* command) { return command->check_name(argv[1]); };
+  // CLI11 would only say that a command is needed.
+  if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), is_first)) {
+    return complain(
+        fmt::format("unknown command {}; there are info, explain, check, bench, run", fattn::io::printable(argv[1]))
+            .c_str());
+  }
   try {
     app.parse(argc, argv);
     code = run_command(chosen);

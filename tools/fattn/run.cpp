@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -151,25 +152,29 @@ int run_files(const RunOptions& options) {
   std::optional<RunOutput> output;
   if (!options.out.empty()) output.emplace(options.out, options.format.empty() ? input.npy : options.format == "npy");
 
+  // Everything that can be refused is, before the first line is printed.
+  std::vector<Plan> plans = {plan(forward, device, options.kernel)};
+  std::deque<verify::CaseData> cases;
+  cases.push_back(case_of(input, forward, device, options.seed));
+  if (!options.forward_only) {
+    plans.push_back(plan(backward, device, options.kernel));
+    cases.push_back(case_of(input, backward, device, options.seed));
+  }
+
   Progress progress;
   const double work = flops(forward) + (options.forward_only ? 0 : flops(backward));
   const bool checked = !options.no_check && (options.check || work <= kMostOracleFlops);
-  const PassSettings settings{device, options.seed, checked, progress};
   if (!options.json) print_input(input, fmt::format("{}", fmt::join(options.files, " ")));
-
   std::vector<PassResult> passes;
-  const auto add = [&](const Problem& problem, const PassResult* before) {
-    const Plan chosen = plan(problem, device, options.kernel);
+  passes.reserve(plans.size());
+  for (std::size_t i = 0; i < plans.size(); ++i) {
     if (!options.json) {
       progress.clear();
-      print(fmt::format("\n{}\n{}", strong(problem.pass == Pass::forward ? "forward" : "backward"), plan_text(chosen)));
+      print(fmt::format("\n{}\n{}", strong(i == 0 ? "forward" : "backward"), plan_text(plans[i])));
       std::fflush(stdout);
     }
-    passes.push_back(run_pass(input, chosen, before, settings));
-  };
-  passes.reserve(2);
-  add(forward, nullptr);
-  if (!options.forward_only) add(backward, &passes.front());
+    passes.push_back(run_pass(cases[i], plans[i], i == 0 ? nullptr : &passes.front(), checked, progress));
+  }
   progress.clear();
   if (!options.json) print_results(passes);
 

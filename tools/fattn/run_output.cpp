@@ -44,11 +44,13 @@ io::Array for_npy(const verify::Tensor& tensor, std::vector<int64_t> shape) {
 
 RunOutput::RunOutput(std::filesystem::path folder, bool npy) : folder_(std::move(folder)), npy_(npy) {
   std::error_code error;
-  made_ = std::filesystem::create_directory(folder_, error);
-  if (!std::filesystem::is_directory(folder_)) {
-    throw Error(Status::io_error, fmt::format("cannot write to {}: {}", folder_.string(),
-                                              error ? error.message() : std::string("it is not a folder")));
+  if (std::filesystem::is_directory(folder_)) return;
+  if (std::filesystem::exists(folder_)) {
+    throw Error(Status::io_error, fmt::format("cannot write to {}: it is not a folder", folder_.string()));
   }
+  made_ = std::filesystem::create_directory(folder_, error);
+  if (!made_)
+    throw Error(Status::io_error, fmt::format("cannot make folder {}: {}", folder_.string(), error.message()));
 }
 
 RunOutput::~RunOutput() {

@@ -27,24 +27,23 @@ const verify::Tensor& PassResult::output(const std::string& name) const {
   throw Error(Status::internal_error, fmt::format("there is no output {}", name));
 }
 
-PassResult run_pass(const AttentionInput& input, const Plan& plan, const PassResult* forward,
-                    const PassSettings& settings) {
+PassResult run_pass(verify::CaseData& inputs, const Plan& plan, const PassResult* forward, bool checked,
+                    Progress& progress) {
   PassResult result{plan, {}, {}, {}};
-  verify::CaseData inputs = case_of(input, plan.problem(), settings.device, settings.seed);
   if (forward != nullptr) inputs.set_forward(forward->output("o"), forward->output("lse"));
   {
     const DeviceData data(plan, inputs);
     data.run_and_wait();
     for (const std::string& name : data.outputs()) result.outputs.push_back(data.fetch(name));
     if (flops(plan.problem()) > 0) {
-      settings.progress.show(fmt::format("{}: timing", result.name()));
+      progress.show(fmt::format("{}: timing", result.name()));
       std::vector<std::unique_ptr<Burst>> bursts;
-      bursts.push_back(burst(settings.device, [&data](Stream stream) { data.run(stream); }));
-      result.timing = time_in_turn(bursts, kSamples, settings.seed).front();
+      bursts.push_back(burst(plan.device(), [&data](Stream stream) { data.run(stream); }));
+      result.timing = time_in_turn(bursts, kSamples, 1).front();
     }
   }
-  if (settings.checked) {
-    settings.progress.show(fmt::format("{}: fp64 oracle", result.name()));
+  if (checked) {
+    progress.show(fmt::format("{}: fp64 oracle", result.name()));
     result.check = verify::check(inputs, plan.kernel(), 1);
   }
   return result;

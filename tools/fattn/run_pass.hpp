@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "attention_input.hpp"
 #include "fattn/plan.hpp"
 #include "text.hpp"
 #include "timer.hpp"
@@ -27,15 +26,8 @@ struct PassResult {
   const verify::Tensor& output(const std::string& name) const;
 };
 
-struct PassSettings {
-  const Device& device;
-  std::uint64_t seed;
-  bool checked;
-  Progress& progress;
-};
-
-// `forward`: the results that a backward pass reads; null for a forward pass.
-PassResult run_pass(const AttentionInput& input, const Plan& plan, const PassResult* forward,
-                    const PassSettings& settings);
+// `forward`: the results that a backward pass reads; null for a forward pass. `checked`: compare with the oracle.
+PassResult run_pass(verify::CaseData& inputs, const Plan& plan, const PassResult* forward, bool checked,
+                    Progress& progress);
 
 }  // namespace fattn::tool

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace fattn::io {
 
@@ -54,6 +55,13 @@ class Sink {
   virtual ~Sink() = default;
   virtual void write(std::span<const std::byte> bytes) = 0;
   void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+};
+
+class MemorySink final : public Sink {
+ public:
+  using Sink::write;
+  void write(std::span<const std::byte> more) override { bytes.insert(bytes.end(), more.begin(), more.end()); }
+  std::vector<std::byte> bytes;
 };
 
 // A file that appears whole or not at all: written under a temporary name beside its own, put on the disk, renamed.
