@@ -55,7 +55,7 @@ class Library:
 
 
 def problem(kernel, dtype, head_dim, words=""):
-    heads_kv, head_dim_v = 4, head_dim
+    heads_kv, head_dim_v = 4, min(head_dim, 512)  # 512 is the largest that a Problem can say
     if words == "GQA":
         heads_kv, words = 2, ""
     if words == "DV":
