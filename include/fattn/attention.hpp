@@ -42,20 +42,20 @@ struct Workspace {
 // The data of one run. All pointers are in the memory space of the plan's device. Shapes in terms of the Problem;
 // B = batch, H = heads, S = seqlen, D = head_dim, T = total. Unused ones stay null. Inputs are never written.
 struct Buffers {
-  const void* q = nullptr;  // [B, Sq, Hq, D] or [Tq, Hq, D]
-  const void* k = nullptr;  // [B, Sk, Hkv, D] or [Tk, Hkv, D]
-  const void* v = nullptr;  // [B, Sk, Hkv, Dv] or [Tk, Hkv, Dv]
-  void* o = nullptr;        // [B, Sq, Hq, Dv] or [Tq, Hq, Dv]; written by forward, read by backward
-  float* lse = nullptr;     // [B, Hq, Sq] or [Hq, Tq]; written by forward, read by backward
+  const void* q = nullptr;     // [B, Sq, Hq, D] or [Tq, Hq, D]
+  const void* k = nullptr;     // [B, Sk, Hkv, D] or [Tk, Hkv, D]
+  const void* v = nullptr;     // [B, Sk, Hkv, Dv] or [Tk, Hkv, Dv]
+  void* o = nullptr;           // [B, Sq, Hq, Dv] or [Tq, Hq, Dv]; written by forward, read by backward
+  float* lse = nullptr;        // [B, Hq, Sq] or [Hq, Tq]; written by forward, read by backward
   float* max_logit = nullptr;  // [Hq]
 
-  const void* dout = nullptr;  // as o
-  const float* dlse = nullptr; // as lse
-  void* dq = nullptr;          // as q
-  void* dk = nullptr;          // as k
-  void* dv = nullptr;          // as v
-  float* dbias = nullptr;      // as bias, fp32
-  float* dsink = nullptr;      // [Hq]
+  const void* dout = nullptr;   // as o
+  const float* dlse = nullptr;  // as lse
+  void* dq = nullptr;           // as q
+  void* dk = nullptr;           // as k
+  void* dv = nullptr;           // as v
+  float* dbias = nullptr;       // as bias, fp32
+  float* dsink = nullptr;       // [Hq]
 
   const std::int32_t* cu_seqlens_q = nullptr;  // [B + 1], non-decreasing from 0
   const std::int32_t* cu_seqlens_k = nullptr;  // [B + 1]

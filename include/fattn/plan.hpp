@@ -29,9 +29,9 @@ struct LaunchShape {
 
 // Memory traffic by the IO model of FlashAttention (Dao et al. 2022, section 3.2), beside standard attention's.
 struct Traffic {
-  double bytes = 0;                // inputs, outputs and re-reads of K and V by each tile of queries
-  double standard_bytes = 0;       // with S and P written to and read from memory
-  double memory_bytes = 0;         // tensors plus workspace
+  double bytes = 0;           // inputs, outputs and re-reads of K and V by each tile of queries
+  double standard_bytes = 0;  // with S and P written to and read from memory
+  double memory_bytes = 0;    // tensors plus workspace
   double standard_memory_bytes = 0;
 };
 
@@ -47,8 +47,8 @@ class FATTN_EXPORT Plan {
 
   const Problem& problem() const;
   const Device& device() const;
-  std::string_view kernel() const;          // name of the row
-  std::size_t workspace_bytes() const;      // for one run in flight; zeroed once before the first, see docs/api.md
+  std::string_view kernel() const;      // name of the row
+  std::size_t workspace_bytes() const;  // for one run in flight; zeroed once before the first, see docs/api.md
   static constexpr std::size_t workspace_alignment() { return 256; }
   const LaunchShape& launch_shape() const;
   Traffic traffic() const;

@@ -18,7 +18,8 @@ enum class Pass : std::uint8_t { forward, backward, decode };
 
 enum class Operand : std::uint8_t { q, k, v, o, dout, dq, dk, dv };
 
-// Strides of the tensors that are not contiguous in [batch, seqlen, heads, head_dim] (packed: [total, heads, head_dim]).
+// Strides of the tensors that are not contiguous in [batch, seqlen, heads, head_dim]
+// (packed: [total, heads, head_dim]).
 struct Layouts {
   std::optional<Strides> q = {}, k = {}, v = {}, o = {}, dout = {}, dq = {}, dk = {}, dv = {};
   friend bool operator==(const Layouts&, const Layouts&) = default;
@@ -37,7 +38,7 @@ struct Descale {
 // A plain value: compare it, copy it, print it, use its text as a key.
 struct Problem {
   Pass pass = Pass::forward;
-  DType dtype = DType::bf16;       // of q, k, v, dout
+  DType dtype = DType::bf16;            // of q, k, v, dout
   std::optional<DType> out_dtype = {};  // of o, dq, dk, dv; unset: dtype, or bf16 when dtype is e4m3
 
   std::int64_t batch = 1;
@@ -48,7 +49,8 @@ struct Problem {
   std::int64_t head_dim = 64;   // of q and k
   std::int64_t head_dim_v = 0;  // of v and o; 0: head_dim
 
-  // Set: q, o (k, v) are packed [total, heads, head_dim], cu_seqlens_q (cu_seqlens_k) in Buffers say where sequences begin.
+  // Set: q, o (k, v) are packed [total, heads, head_dim]; cu_seqlens_q (cu_seqlens_k) in Buffers says where sequences
+  // begin.
   std::optional<std::int64_t> total_q = {};
   std::optional<std::int64_t> total_k = {};
   bool seqused_q = false;  // Buffers::seqused_q [batch] says how many rows of each sequence count
@@ -60,8 +62,8 @@ struct Problem {
   std::optional<double> softmax_scale = {};  // unset: 1 / sqrt(head_dim)
   Mask mask = {};
   Score score = {};
-  bool sinks = false;   // one logit a query head that enters the denominator only
-  double dropout = 0;   // probability that a weight is dropped, in [0, 1)
+  bool sinks = false;  // one logit a query head that enters the denominator only
+  double dropout = 0;  // probability that a weight is dropped, in [0, 1)
   Descale descale = {};
 
   bool return_lse = false;        // forward writes lse; backward always reads it

@@ -22,7 +22,10 @@ struct Bias {
 enum class Alibi : std::uint8_t { none, per_head, per_batch_and_head };
 
 // What happens to a raw score q.k before the mask, in this order (docs/numerics.md, "Scores"):
-//   s = softmax_scale * (q.k);  s = softcap * tanh(s / softcap);  s += bias;  s -= slope * |query + seqlen_k - seqlen_q - key|
+//   s = softmax_scale * (q.k)
+//   s = softcap * tanh(s / softcap)
+//   s += bias
+//   s -= slope * |query + seqlen_k - seqlen_q - key|
 struct Score {
   double softcap = 0;  // 0: none
   std::optional<Bias> bias = {};

@@ -11,8 +11,8 @@ struct Interval {
   int end;
 };
 
-// Tiles [begin, end) hold every visible pair; those in [interior_begin, interior_end) hold nothing else, so they need no
-// element mask. begin <= interior_begin <= interior_end <= end.
+// Tiles [begin, end) hold every visible pair; those in [interior_begin, interior_end) hold nothing else, so they need
+// no element mask. begin <= interior_begin <= interior_end <= end.
 struct TileRange {
   int begin;
   int interior_begin;
@@ -20,11 +20,11 @@ struct TileRange {
   int end;
 };
 
-// Lengths and limits stay below 2^30, so that sums of two never overflow an int.
+// Lengths stay below 2^30 and limits at most there, so that the sum of a length and a limit never overflows an int.
 inline constexpr int kUnbounded = 1 << 30;
 
-// The part of a Mask that is one interval of keys per query: causal, window and chunk, in any intersection. A plain value
-// that kernels take as a parameter; at() binds it to the lengths of one sequence.
+// The part of a Mask that is one interval of keys per query: causal, window and chunk, in any intersection. A plain
+// value that kernels take as a parameter; Band::of binds it to the lengths of one sequence.
 struct BandLimits {
   int left = kUnbounded;   // keys at most this far before the diagonal
   int right = kUnbounded;  // and this far after it
@@ -76,8 +76,8 @@ struct Band {
 
   // Tiles of `size` queries that look at the keys [key_begin, key_end): the transposed question.
   FATTN_HD TileRange tiles_for(int key_begin, int key_end, int size) const {
-    const int shift = seqlen_k - seqlen_q;  // diagonal = query + shift
-    int some_begin = key_begin - right, some_end = key_end + left;      // diagonals that see some key
+    const int shift = seqlen_k - seqlen_q;                                // diagonal = query + shift
+    int some_begin = key_begin - right, some_end = key_end + left;        // diagonals that see some key
     int all_begin = key_end - 1 - right, all_end = key_begin + left + 1;  // and every key
     if (chunk > 0) {
       const int first = floor_div(key_begin, chunk) * chunk, last = floor_div(key_end - 1, chunk) * chunk;
