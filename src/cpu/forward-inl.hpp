@@ -8,6 +8,12 @@
 // needs no transposition, and the weights lie as the left side of P V wants them.
 namespace fattn::host::FATTN_TARGET {
 
+static_assert(forward_tile(1, 1).q % kPanel == 0 && forward_tile(576, 512).q % kPanel == 0,
+              "the queries of a tile fill whole panels of Q K^T");
+static_assert(forward_tile(1, 1).q % kBlockRows == 0 && forward_tile(1, 1).k % kBlockRows == 0 &&
+                  forward_tile(576, 512).q % kBlockRows == 0 && forward_tile(576, 512).k % kBlockRows == 0,
+              "micro-kernels write whole blocks of rows into a tile");
+
 // What a tile of scores needs to know beside its numbers.
 struct ScoreTile {
   Band band;
