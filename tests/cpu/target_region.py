@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""No function outside the target's namespace may hold VEX or EVEX instructions, and the target itself must hold some.
+"""No function outside the target's namespace may hold VEX or EVEX instructions, the target itself must hold some, and
+its micro-kernels must keep their sums in registers: hardly a vector goes to the stack.
 
     target_region.py OBJDUMP NAMESPACE OBJECT..."""
 
@@ -11,10 +12,13 @@ import sys
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 INSTRUCTION = re.compile(r"^\s+[0-9a-f]+:\s+(v[a-z0-9]+)\b")
 NOT_VECTOR = {"verr", "verw"}
+MICRO_KERNEL = re.compile(r"::(qk<|pv\()")
+SPILLS_ALLOWED = 6  # in one function; sums kept in memory would be all 12 of them
+SPILL = re.compile(r"%[yz]mm\d+,-?(0x[0-9a-f]+)?\(%r[sb]p\)")
 
 
 def main(objdump, namespace, *objects):
-    outside, inside = {}, 0
+    outside, inside, spills = {}, 0, {}
     for path in objects:
         listing = subprocess.run([objdump, "-d", "-C", "--no-show-raw-insn", path], capture_output=True, text=True,
                                  check=True).stdout
@@ -25,12 +29,17 @@ def main(objdump, namespace, *objects):
             elif (match := INSTRUCTION.match(line)) and match.group(1) not in NOT_VECTOR:
                 if namespace in function:
                     inside += 1
+                    if MICRO_KERNEL.search(function) and SPILL.search(line):
+                        spills[function] = spills.get(function, 0) + 1
                 else:
                     outside.setdefault(function, match.group(1))
     for function, instruction in outside.items():
         print(f"{instruction} in {function}")
+    spilled = {function: count for function, count in spills.items() if count > SPILLS_ALLOWED}
+    for function, count in spilled.items():
+        print(f"{count} spills in {function}")
     print(f"{inside} vector instructions inside {namespace}, {len(outside)} functions outside with some")
-    return 1 if outside or not inside else 0
+    return 1 if outside or spilled or not inside else 0
 
 
 if __name__ == "__main__":
