@@ -10,7 +10,6 @@
 #include "data.hpp"
 #include "fattn/error.hpp"
 #include "io/file.hpp"
-#include "scaling.hpp"
 #include "text.hpp"
 #include "timer.hpp"
 #include "verify/check.hpp"
@@ -29,7 +28,6 @@ struct BenchOptions {
   bool all = false;
   bool json = false;
   bool table = false;
-  bool scaling = false;
 };
 
 // The rows to time, in turn: those named, which must accept; all that accept; or the one that plan() takes.
@@ -71,26 +69,9 @@ Json record(const std::string& run, const Plan& plan, double work, const Timing&
           {"bytes", plan.traffic().memory_bytes}};
 }
 
-constexpr const char* kScalingProblem = "fwd b1 hq9 hk3 sq2048 sk2048 d64 bf16 causal lse";
-constexpr std::int64_t kScalingLongest = 16384;
-
-// Time and memory at growing lengths instead of the lengths of the cases.
-int scaling(const BenchOptions& options, const Device& device) {
-  const std::vector<std::string> problem = {kScalingProblem};
-  const std::vector<verify::Case> cases = case_arguments(options.cases.empty() ? problem : options.cases, options.seed);
-  if (cases.size() != 1 || cases.front().problem.total_q || cases.front().problem.total_k) {
-    refuse("--scaling takes one problem that is not packed");
-  }
-  Progress progress;
-  print(scaling_lines(measure_scaling(cases.front().problem, device, kScalingLongest, progress)));
-  return kExitOk;
-}
-
 int bench(const BenchOptions& options) {
   if (options.samples < 1) refuse(fmt::format("--samples = {}: at least 1", options.samples));
   const Device device = present_device_argument(options.device);
-  if (options.scaling) return scaling(options, device);
-  if (options.cases.empty()) refuse("no cases given: a problem in words, or a file with one a line");
   const std::vector<verify::Case> cases = case_arguments(options.cases, options.seed);
   const std::string run = utc_stamp();
   std::optional<io::OutputFile> file;
@@ -140,7 +121,7 @@ int bench(const BenchOptions& options) {
 void add_bench(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand("bench", "Time plans on a device; prints one JSON record a line");
-  command->add_option("cases", options->cases, "Problems in words, or files with one a line");
+  command->add_option("cases", options->cases, "Problems in words, or files with one a line")->required();
   command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
   command->add_option("--kernel", options->kernels, "These rows, in turn")->delimiter(',');
   command->add_flag("--all", options->all, "Every row that accepts, in turn (oracles only by name)");
@@ -149,11 +130,6 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->add_option("-o,--output", options->output, "Also write the records to this file, when all are there");
   auto* table = command->add_flag("--table", options->table, "Print a table instead of records");
   command->add_flag("--json", options->json, "Print records (the default)")->excludes(table);
-  command
-      ->add_flag("--scaling", options->scaling,
-                 "Time and memory of one problem at growing lengths, beside standard "
-                 "attention: lines for bench/demo_plots.py")
-      ->excludes(table);
   command->footer(
       "Bursts of about 6 ms after 12 ms of idling, rows of a problem in random order, median of the samples; the "
       "fields are\n"

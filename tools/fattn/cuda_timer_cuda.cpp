@@ -6,7 +6,6 @@
 #include <chrono>
 #include <string>
 #include <thread>
-#include <utility>
 
 #include "fattn/error.hpp"
 #include "timer.hpp"
@@ -59,7 +58,8 @@ class SmClock {
 
 class CudaBurst final : public Burst {
  public:
-  CudaBurst(const Device& device, std::function<void(Stream)> call) : device_(device.index), clock_(device.index) {
+  CudaBurst(const Device& device, const std::function<void(Stream)>& call)
+      : device_(device.index), clock_(device.index) {
     require(cudaSetDevice(device_), "cudaSetDevice");
     require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     require(cudaEventCreate(&begin_), "cudaEventCreate");
@@ -125,8 +125,8 @@ class CudaBurst final : public Burst {
 
 }  // namespace
 
-std::unique_ptr<Burst> cuda_burst(const Device& device, std::function<void(Stream)> call) {
-  return std::make_unique<CudaBurst>(device, std::move(call));
+std::unique_ptr<Burst> cuda_burst(const Device& device, const std::function<void(Stream)>& call) {
+  return std::make_unique<CudaBurst>(device, call);
 }
 
 }  // namespace fattn::tool

@@ -4,7 +4,7 @@
 
 namespace fattn::tool {
 
-std::unique_ptr<Burst> cuda_burst(const Device&, std::function<void(Stream)>) {
+std::unique_ptr<Burst> cuda_burst(const Device&, const std::function<void(Stream)>&) {
   throw Error(Status::device_not_present, "this build has no CUDA code");
 }
 

@@ -143,12 +143,28 @@ Json result_json(const AttentionInput& input, const std::vector<PassResult>& pas
   return json;
 }
 
-int run_files(const RunOptions& options) {
+// The device that was asked for. Without a word it is the GPU where rows take every pass, else the CPU, and says so.
+Device device_for(const RunOptions& options, const std::vector<Problem>& problems) {
   const Device device = present_device_argument(options.device);
+  if (!options.device.empty() || device.kind == DeviceKind::cpu) return device;
+  try {
+    for (const Problem& problem : problems) plan(problem, device, options.kernel);
+    return device;
+  } catch (const Error& error) {
+    if (error.status() != Status::unsupported) throw;
+    fmt::print(stderr, "fattn: {} has no kernel row for every pass of this problem, so the CPU computes it\n",
+               device.name);
+    return cpu();
+  }
+}
+
+int run_files(const RunOptions& options) {
   const AttentionInput input = read_input(options.files, dtype_argument(options.dtype));
   const std::string words = (options.causal ? "causal " : "") + options.mask;
   const Problem forward = problem_of(input, Pass::forward, words);
   const Problem backward = problem_of(input, Pass::backward, words);
+  const Device device =
+      device_for(options, options.forward_only ? std::vector{forward} : std::vector{forward, backward});
   std::optional<RunOutput> output;
   if (!options.out.empty()) output.emplace(options.out, options.format.empty() ? input.npy : options.format == "npy");
 
@@ -212,7 +228,8 @@ void add_run(CLI::App& app, Command& chosen) {
   command->add_option("--mask", options->mask, "More words of the problem, such as \"window=1024,0 softcap=30\"");
   auto* forward_only = command->add_flag("--forward-only", options->forward_only, "Leave the backward pass out");
   command->add_flag("--backward", options->backward, "Forward and backward (the default)")->excludes(forward_only);
-  command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
+  command->add_option("--device", options->device,
+                      "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU where it can, or the CPU");
   command->add_option("--kernel", options->kernel, "Force rows by name, comma separated: one for each pass");
   command->add_option("--dtype", options->dtype, "Round the inputs to fp32, bf16 or fp16 first");
   command->add_option("--seed", options->seed, "Of dout, when the file has none")->capture_default_str();

@@ -60,7 +60,7 @@ double median(std::vector<double> values) {
 }
 
 std::unique_ptr<Burst> burst(const Device& device, std::function<void(Stream)> call) {
-  if (device.kind == DeviceKind::cuda) return cuda_burst(device, std::move(call));
+  if (device.kind == DeviceKind::cuda) return cuda_burst(device, call);
   return std::make_unique<CpuBurst>(device, std::move(call));
 }
 

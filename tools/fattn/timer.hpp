@@ -34,7 +34,7 @@ class Burst {
 // CPU: a loop. CUDA: one graph of the calls, so that no launch is waited for (cuda_timer_cuda.cpp, or
 // cuda_timer_none.cpp where the build has no CUDA).
 std::unique_ptr<Burst> burst(const Device& device, std::function<void(Stream)> call);
-std::unique_ptr<Burst> cuda_burst(const Device& device, std::function<void(Stream)> call);
+std::unique_ptr<Burst> cuda_burst(const Device& device, const std::function<void(Stream)>& call);
 
 struct Timing {
   double median_us = 0;

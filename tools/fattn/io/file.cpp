@@ -82,7 +82,7 @@ void MemorySource::read(std::uint64_t offset, std::span<std::byte> to) const {
   if (!to.empty()) std::memcpy(to.data(), bytes_.data() + offset, to.size());
 }
 
-OutputFile::OutputFile(std::filesystem::path path) : path_(resolve_target(path)) {
+OutputFile::OutputFile(const std::filesystem::path& path) : path_(resolve_target(path)) {
   static std::atomic<unsigned> counter = 0;
   for (int attempt = 0; attempt < 100; ++attempt) {
     const std::string name =

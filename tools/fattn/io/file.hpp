@@ -68,7 +68,7 @@ class MemorySink final : public Sink {
 // Without commit() the destructor removes the temporary.
 class OutputFile final : public Sink {
  public:
-  explicit OutputFile(std::filesystem::path path);
+  explicit OutputFile(const std::filesystem::path& path);
   ~OutputFile() override;
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;

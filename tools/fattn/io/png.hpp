@@ -15,10 +15,10 @@ struct Color {
 
 // An RGB picture, row by row from the top.
 struct Image {
-  Image(int width_, int height_, Color background = {255, 255, 255})
-      : width(width_),
-        height(height_),
-        pixels(static_cast<std::size_t>(width_) * static_cast<std::size_t>(height_), background) {}
+  Image(int columns, int rows, Color background = {255, 255, 255})
+      : width(columns),
+        height(rows),
+        pixels(static_cast<std::size_t>(columns) * static_cast<std::size_t>(rows), background) {}
   Color& at(int x, int y) {
     return pixels[static_cast<std::size_t>(y) * static_cast<std::size_t>(width) + static_cast<std::size_t>(x)];
   }

@@ -242,6 +242,7 @@ Array SafetensorsReader::read(const TensorInfo& tensor) const {
 void write_safetensors(Sink& sink, const std::map<std::string, Array>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   std::vector<const std::pair<const std::string, Array>*> order;
+  order.reserve(tensors.size());
   for (const auto& entry : tensors) order.push_back(&entry);
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
     return size_of(a->second.element) > size_of(b->second.element);
