@@ -145,7 +145,7 @@ Json result_json(const AttentionInput& input, const std::vector<PassResult>& pas
 
 // The device that was asked for. Without a word it is the GPU where rows take every pass, else the CPU, and says so.
 Device device_for(const RunOptions& options, const std::vector<Problem>& problems) {
-  const Device device = present_device_argument(options.device);
+  Device device = present_device_argument(options.device);
   if (!options.device.empty() || device.kind == DeviceKind::cpu) return device;
   try {
     for (const Problem& problem : problems) plan(problem, device, options.kernel);
