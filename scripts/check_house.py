@@ -25,10 +25,13 @@ MAX_TEMPLATE_PARAMETERS = 5
 
 
 def tracked(root):
-    listing = subprocess.run(["git", "-C", root, "ls-files", "-z"], capture_output=True, check=False)
-    if listing.returncode == 0 and listing.stdout:
-        return [name for name in listing.stdout.decode().split("\0") if name and (root / name).is_file()]
-    skipped = ("build/", ".venv/", ".git/")  # a copy without git
+    try:
+        listing = subprocess.run(["git", "-C", root, "ls-files", "-z"], capture_output=True, check=True).stdout.decode()
+    except (OSError, subprocess.CalledProcessError):
+        listing = ""  # no git, or a copy without its history
+    if listing:
+        return [name for name in listing.split("\0") if name and (root / name).is_file()]
+    skipped = ("build/", ".venv/", ".git/")
     names = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
     return sorted(name for name in names if not name.startswith(skipped) and "__pycache__" not in name)
 
