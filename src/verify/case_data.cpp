@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "fattn/error.hpp"
 #include "verify/random.hpp"
@@ -251,11 +252,16 @@ void CaseData::draw_tensors() {
   add(Tensor("lse", DType::fp32, lse_extents(p)), [](Buffers& b, void* m) { b.lse = static_cast<float*>(m); });
 }
 
-Tensor& CaseData::tensor(std::string_view name) {
-  for (Input& input : inputs_) {
+const Tensor& CaseData::tensor(std::string_view name) const {
+  for (const Input& input : inputs_) {
     if (input.tensor.name() == name) return input.tensor;
   }
   throw Error(Status::invalid_argument, fmt::format("tensor = {}: {} has none", name, to_string(problem_)));
+}
+
+Tensor& CaseData::tensor(std::string_view name) {
+  placed_ = false;
+  return const_cast<Tensor&>(std::as_const(*this).tensor(name));
 }
 
 void CaseData::for_each_query_row(const std::function<void(int64_t, int64_t)>& visit) const {
@@ -303,6 +309,7 @@ void CaseData::place() {
                                                   std::max<std::int64_t>(problem_.alignment, 4));
     input.placed->upload(input.values.data());
   }
+  placed_ = true;
 }
 
 Buffers CaseData::placed() const {

@@ -46,7 +46,7 @@ class CaseData {
   // "q", "k", "v", "dout", "bias", ... as in Buffers; throws Error(invalid_argument) for one that the Problem does not
   // have.
   Tensor& tensor(std::string_view name);
-  const Tensor& tensor(std::string_view name) const { return const_cast<CaseData*>(this)->tensor(name); }
+  const Tensor& tensor(std::string_view name) const;
   // The forward's results, which the backward reads: o as fp64 values in logical order, lse as fp32.
   void set_forward(const Tensor& o, const Tensor& lse);
 
@@ -56,10 +56,11 @@ class CaseData {
   std::int64_t length_q(std::int64_t batch) const { return lengths_q_[static_cast<std::size_t>(batch)]; }
   std::int64_t length_k(std::int64_t batch) const { return lengths_k_[static_cast<std::size_t>(batch)]; }
 
-  Buffers masters() const;     // host memory, aligned to 16 bytes
-  void place();                // after the last change to a master
-  Buffers placed() const;      // the device's memory
-  std::string damage() const;  // names the placed inputs that changed; empty: none
+  Buffers masters() const;                    // host memory, aligned to 16 bytes
+  void place();                               // after the last change to a master
+  Buffers placed() const;                     // the device's memory
+  bool is_placed() const { return placed_; }  // and no master was handed out for change since
+  std::string damage() const;                 // names the placed inputs that changed; empty: none
 
  private:
   struct Input {
@@ -88,6 +89,7 @@ class CaseData {
   std::vector<std::int64_t> begin_q_, begin_k_;      // first rows, when packed
   std::deque<Input> inputs_;
   std::deque<IntegerInput> integers_;
+  bool placed_ = false;
 };
 
 // The outputs of one run, poisoned with NaN between guard zones.

@@ -3,144 +3,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <numeric>
-
 #include "fattn/error.hpp"
 #include "verify/case_line.hpp"
 #include "verify/device_memory.hpp"
-#include "verify/random.hpp"
-#include "verify/threads.hpp"
 
 namespace fattn::verify {
-namespace {
-
-// Below this many operations the naive row may be right by luck, and more draws cost nothing.
-constexpr double kSmallFlops = 1e8;
-constexpr int kMoreDraws = 4;
-// Below this one more run of the oracle costs little.
-constexpr double kMediumFlops = 2e9;
-
-// The problem of a host row that works on the masters: the given layouts for inputs, plain ones for outputs.
-Problem on_masters(const Problem& problem, DType out) {
-  Problem p = problem;
-  p.alignment = 16;
-  p.out_dtype = out;
-  if (p.pass == Pass::backward) {
-    p.strides.dq = p.strides.dk = p.strides.dv = std::nullopt;
-  } else {
-    p.strides.o = std::nullopt;
-  }
-  return p;
-}
-
-std::string row_name(Pass pass, const char* arithmetic) {
-  return fmt::format("reference_{}_{}", pass == Pass::backward ? "backward" : "forward", arithmetic);
-}
-
-CaseOutputs run_on_masters(const Problem& problem, const Buffers& masters, const std::string& row) {
-  Threads threads;
-  const Plan chosen = plan(problem, cpu(threads.concurrency()), row);
-  CaseOutputs outputs(problem, chosen.device());
-  Buffers buffers = masters;
-  outputs.attach(buffers);
-  run_plan(chosen, buffers, 1, &threads);
-  outputs.fetch();
-  return outputs;
-}
-
-// The backward of an oracle takes o in its own out_dtype; o holds exact values of the problem's.
-CaseOutputs run_host(const Problem& problem, Buffers buffers, const CaseData& data, const char* arithmetic, DType out) {
-  Problem p = on_masters(problem, out);
-  if (p.pass != Pass::backward || out == output_dtype(problem)) {
-    return run_on_masters(p, buffers, row_name(p.pass, arithmetic));
-  }
-  const Tensor& o = data.tensor("o");
-  p.strides.o = std::nullopt;
-  Tensor widened("o", out, extents_of(p, Operand::o));
-  widened.set_values(o.values());
-  buffers.o = widened.bytes().data();
-  return run_on_masters(p, buffers, row_name(p.pass, arithmetic));
-}
-
-// The magnitude of what each output adds up. For gradients that is the oracle's with delta = 0, that is, without the
-// cancellation in dS = P (dP - delta): a dlse of dout . o takes delta away. Only where that is cheap: large sums have
-// many terms and the naive's error shows what they cost.
-std::vector<Magnitude> magnitudes(const CaseData& data, const CaseOutputs& exact) {
-  const auto of = [](const CaseOutputs& outputs) {
-    std::vector<Magnitude> values;
-    for (const Tensor& tensor : outputs.tensors()) {
-      const Distance d = distance(tensor, tensor);
-      values.push_back({d.reference_rms, d.reference_max});
-    }
-    return values;
-  };
-  std::vector<Magnitude> result = of(exact);
-  Problem problem = data.problem();
-  if (problem.pass != Pass::backward || flops(problem) > kMediumFlops) return result;
-  Tensor delta("dlse", DType::fp32, data.tensor("lse").extents());
-  data.for_each_query_row([&](std::int64_t o_row, std::int64_t lse_row) {
-    const Tensor &o = data.tensor("o"), &dout = data.tensor("dout");
-    std::vector<double> a(static_cast<std::size_t>(o.row_elements())), b(a.size());
-    o.get_row(o_row, a.data());
-    dout.get_row(o_row, b.data());
-    const double sum = std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
-    delta.set_row(lse_row, &sum);
-  });
-  problem.dlse = true;
-  Buffers buffers = data.masters();
-  buffers.dlse = reinterpret_cast<const float*>(delta.bytes().data());
-  const std::vector<Magnitude> uncancelled = of(run_host(problem, buffers, data, "fp64", DType::fp64));
-  for (std::size_t i = 0; i < result.size(); ++i) {
-    result[i].rms = std::max(result[i].rms, uncancelled[i].rms);
-    result[i].max = std::max(result[i].max, uncancelled[i].max);
-  }
-  return result;
-}
-
-// The naive's distances for these data and, where it is cheap, for more draws: the largest of each.
-std::vector<Distance> yardstick(const CaseData& data, const CaseOutputs& exact) {
-  std::vector<Distance> result;
-  const CaseOutputs first = naive(data);
-  for (std::size_t i = 0; i < exact.tensors().size(); ++i) {
-    result.push_back(distance(first.tensors()[i], exact.tensors()[i]));
-  }
-  if (flops(data.problem()) > kSmallFlops) return result;
-  for (int draw = 1; draw <= kMoreDraws; ++draw) {
-    DataOptions options = data.options();
-    options.seed = seed_of(options.seed, "draw", draw);
-    CaseData more(data.problem(), cpu(1), options);
-    if (data.problem().pass == Pass::backward) add_forward(more);
-    const CaseOutputs more_exact = oracle(more), more_naive = naive(more);
-    for (std::size_t i = 0; i < result.size(); ++i) {
-      const Distance d = distance(more_naive.tensors()[i], more_exact.tensors()[i]);
-      result[i].max = std::max(result[i].max, d.max);
-      result[i].rms = std::max(result[i].rms, d.rms);
-    }
-  }
-  return result;
-}
-
-}  // namespace
-
-CaseOutputs oracle(const CaseData& data) { return run_host(data.problem(), data.masters(), data, "fp64", DType::fp64); }
-
-CaseOutputs naive(const CaseData& data) {
-  const Problem& problem = data.problem();
-  const char* arithmetic = problem.dtype == DType::fp64 ? "fp64" : "naive";
-  return run_host(problem, data.masters(), data, arithmetic, output_dtype(problem));
-}
-
-void add_forward(CaseData& data) {
-  Problem forward = data.problem();
-  forward.pass = Pass::forward;
-  forward.return_lse = true;
-  forward.dlse = forward.dbias = forward.dsink = false;
-  forward.strides.dout = forward.strides.dq = forward.strides.dk = forward.strides.dv = std::nullopt;
-  const CaseOutputs outputs =
-      run_on_masters(on_masters(forward, DType::fp64), data.masters(), "reference_forward_fp64");
-  data.set_forward(outputs.tensor("o"), outputs.tensor("lse"));
-}
 
 void run_plan(const Plan& plan, const Buffers& buffers, int runs, Executor* executor,
               const std::function<void(int)>& after_each) {
@@ -160,6 +27,7 @@ void run_plan(const Plan& plan, const Buffers& buffers, int runs, Executor* exec
 namespace {
 CaseData& ready(CaseData& data) {
   if (data.problem().pass == Pass::backward) add_forward(data);
+  data.place();
   return data;
 }
 }  // namespace

@@ -10,6 +10,7 @@
 #include "fattn/attention.hpp"
 #include "verify/case_data.hpp"
 #include "verify/compare.hpp"
+#include "verify/oracle.hpp"
 
 namespace fattn::verify {
 
@@ -72,12 +73,5 @@ std::vector<std::string> accepting_rows(const Problem& problem, const Device& de
 // Runs a plan on buffers of its device with a workspace of its own, `runs` times, and waits for the end.
 void run_plan(const Plan& plan, const Buffers& buffers, int runs = 1, Executor* executor = nullptr,
               const std::function<void(int)>& after_each = {});
-
-// Gives a backward what the forward would have left: o and lse, exact and then rounded to what is stored.
-void add_forward(CaseData& data);
-
-// fp64 results of the oracle on the masters of the data: o, lse, max_logit, or the gradients.
-CaseOutputs oracle(const CaseData& data);
-CaseOutputs naive(const CaseData& data);
 
 }  // namespace fattn::verify

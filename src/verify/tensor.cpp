@@ -88,6 +88,16 @@ void Tensor::set_values(const std::vector<double>& values) {
   for (std::int64_t row = 0; row < rows(); ++row) set_row(row, values.data() + row * row_elements());
 }
 
+Tensor Tensor::converted(DType dtype) const {
+  Tensor copy(name_, dtype, extents_);
+  std::vector<double> row(static_cast<std::size_t>(row_elements()));
+  for (std::int64_t r = 0; r < rows(); ++r) {
+    get_row(r, row.data());
+    copy.set_row(r, row.data());
+  }
+  return copy;
+}
+
 bool Tensor::gaps_untouched() const {
   const std::int64_t size = size_of(dtype_);
   if (static_cast<std::int64_t>(bytes_.size()) == elements() * size) return true;

@@ -40,6 +40,8 @@ class Tensor {
   std::vector<double> values() const;  // all elements in logical order
   void set_values(const std::vector<double>& values);
 
+  Tensor converted(DType dtype) const;  // the same values, contiguous; elements that are NaN stay NaN
+
   // True when all bytes that belong to no element are still 0xff.
   bool gaps_untouched() const;
 

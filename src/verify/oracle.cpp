@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "verify/oracle.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "fattn/error.hpp"
+#include "verify/check.hpp"
+#include "verify/random.hpp"
+#include "verify/threads.hpp"
+
+namespace fattn::verify {
+namespace {
+
+// Below this many operations the naive row may be right by luck, and more draws cost nothing.
+constexpr double kSmallFlops = 1e8;
+constexpr int kMoreDraws = 4;
+// Below this one more run of the oracle costs little.
+constexpr double kMediumFlops = 2e9;
+// Above this the host takes many seconds.
+constexpr double kLargeFlops = 5e10;
+
+bool is_backward(const Problem& problem) { return problem.pass == Pass::backward; }
+
+std::string host_row(const Problem& problem, const char* arithmetic) {
+  return fmt::format("reference_{}_{}", is_backward(problem) ? "backward" : "forward", arithmetic);
+}
+
+// The problem with results of another dtype in plain layouts; inputs stay where they are.
+Problem with_outputs(Problem p, DType out) {
+  p.out_dtype = out;
+  if (is_backward(p)) {
+    p.strides.dq = p.strides.dk = p.strides.dv = std::nullopt;
+  } else {
+    p.strides.o = std::nullopt;
+  }
+  return p;
+}
+
+CaseOutputs run_on(const Device& device, const Problem& problem, Buffers buffers, const std::string& row,
+                   Executor* executor = nullptr) {
+  const Plan chosen = plan(problem, device, row);
+  CaseOutputs outputs(problem, chosen.device());
+  outputs.attach(buffers);
+  run_plan(chosen, buffers, 1, executor);
+  outputs.fetch();
+  return outputs;
+}
+
+// On the host, from buffers of the masters. A backward with another out_dtype also takes o in it: the values of the
+// problem's o, exactly.
+CaseOutputs run_host(const Problem& problem, Buffers buffers, const CaseData& data, const char* arithmetic, DType out) {
+  Threads threads;
+  Problem p = with_outputs(problem, out);
+  p.alignment = 16;
+  const std::string row = host_row(p, arithmetic);
+  if (!is_backward(p) || out == output_dtype(problem)) {
+    return run_on(cpu(threads.concurrency()), p, buffers, row, &threads);
+  }
+  const Tensor& o = data.tensor("o");
+  const Tensor widened = o.converted(out);
+  buffers.o = const_cast<std::byte*>(widened.bytes().data());
+  const Index4 strides = contiguous(o.extents());
+  p.strides.o = Strides{strides[0], strides[1], strides[2], 1};
+  return run_on(cpu(threads.concurrency()), p, buffers, row, &threads);
+}
+
+// Large problems whose data lie on a GPU. The device's oracle is held to the host's by tests/cuda.
+bool runs_on_device(const CaseData& data) {
+  return data.device().kind == DeviceKind::cuda && data.is_placed() && data.problem().alignment >= 8 &&
+         flops(data.problem()) > kLargeFlops;
+}
+
+CaseOutputs run_device(const CaseData& data, const Problem& problem) {
+  Problem p = with_outputs(problem, DType::fp64);
+  Buffers buffers = data.placed();
+  if (!is_backward(p)) return run_on(data.device(), p, buffers, "cuda_reference_forward");
+  const Tensor& o = data.tensor("o");
+  const Tensor widened = o.converted(DType::fp64);
+  PlacedMemory placed(data.device(), widened.bytes().size(), p.alignment);
+  placed.upload(widened.bytes().data());
+  buffers.o = placed.data();
+  const Index4 strides = contiguous(o.extents());
+  p.strides.o = Strides{strides[0], strides[1], strides[2], 1};
+  return run_on(data.device(), p, buffers, "cuda_reference_backward");
+}
+
+// One key head with its query heads, of one sequence if the batch is dense: enough for a yardstick of a very large
+// problem. Inputs keep their strides; arrays by head are used from their beginning. Nothing where that cannot be said.
+std::optional<Problem> few_heads(const Problem& problem) {
+  Problem p = problem;
+  for (const Operand operand : {Operand::q, Operand::k, Operand::v}) {
+    (operand == Operand::q   ? p.strides.q
+     : operand == Operand::k ? p.strides.k
+                             : p.strides.v) = strides(problem, operand);
+  }
+  if (is_backward(p)) {
+    p.strides.dout = strides(problem, Operand::dout);
+    p.strides.o = strides(problem, Operand::o);
+  }
+  p.heads_q = problem.heads_q / problem.heads_kv;
+  p.heads_kv = 1;
+  if (p.dbias) return std::nullopt;
+  if (p.total_q) {
+    const bool slices = p.score.bias && p.score.bias->batch && p.score.bias->heads;
+    if (slices || p.score.alibi == Alibi::per_batch_and_head) return std::nullopt;
+    return p;
+  }
+  if (p.total_k || p.seqused_q || p.seqused_k || p.return_max_logit || p.dsink) return std::nullopt;
+  p.batch = 1;
+  return p;
+}
+
+// The elements whose indices are all below `extents`.
+Tensor corner(const Tensor& full, const Index4& extents) {
+  Tensor part(full.name(), full.dtype(), extents);
+  const Index4& e = full.extents();
+  std::vector<double> row(static_cast<std::size_t>(full.row_elements()));
+  std::int64_t to = 0;
+  for (std::int64_t a = 0; a < extents[0]; ++a) {
+    for (std::int64_t b = 0; b < extents[1]; ++b) {
+      for (std::int64_t c = 0; c < extents[2]; ++c) {
+        full.get_row((a * e[1] + b) * e[2] + c, row.data());
+        part.set_row(to++, row.data());
+      }
+    }
+  }
+  return part;
+}
+
+const char* naive_arithmetic(const Problem& problem) { return problem.dtype == DType::fp64 ? "fp64" : "naive"; }
+
+std::vector<Distance> distances(const CaseOutputs& results, const CaseOutputs& exact) {
+  std::vector<Distance> all;
+  for (std::size_t i = 0; i < results.tensors().size(); ++i) {
+    const Tensor &result = results.tensors()[i], &oracle = exact.tensors()[i];
+    const bool whole = result.extents() == oracle.extents();
+    all.push_back(distance(result, whole ? oracle : corner(oracle, result.extents())));
+  }
+  return all;
+}
+
+}  // namespace
+
+void add_forward(CaseData& data) {
+  Problem forward = data.problem();
+  forward.pass = Pass::forward;
+  forward.return_lse = true;
+  forward.dlse = forward.dbias = forward.dsink = false;
+  forward.strides.dout = forward.strides.dq = forward.strides.dk = forward.strides.dv = std::nullopt;
+  if (data.device().kind == DeviceKind::cuda && flops(data.problem()) > kLargeFlops) data.place();
+  const CaseOutputs outputs =
+      runs_on_device(data) ? run_device(data, forward) : run_host(forward, data.masters(), data, "fp64", DType::fp64);
+  data.set_forward(outputs.tensor("o"), outputs.tensor("lse"));
+}
+
+CaseOutputs oracle(const CaseData& data) {
+  if (runs_on_device(data)) return run_device(data, data.problem());
+  return run_host(data.problem(), data.masters(), data, "fp64", DType::fp64);
+}
+
+CaseOutputs naive(const CaseData& data) {
+  const Problem& problem = data.problem();
+  return run_host(problem, data.masters(), data, naive_arithmetic(problem), output_dtype(problem));
+}
+
+std::vector<Distance> yardstick(const CaseData& data, const CaseOutputs& exact) {
+  const Problem& problem = data.problem();
+  if (flops(problem) > kLargeFlops) {
+    if (const std::optional<Problem> few = few_heads(problem)) {
+      return distances(run_host(*few, data.masters(), data, naive_arithmetic(problem), output_dtype(problem)), exact);
+    }
+  }
+  std::vector<Distance> result = distances(naive(data), exact);
+  if (flops(problem) > kSmallFlops) return result;
+  for (int draw = 1; draw <= kMoreDraws; ++draw) {
+    DataOptions options = data.options();
+    options.seed = seed_of(options.seed, "draw", draw);
+    CaseData more(problem, cpu(1), options);
+    if (is_backward(problem)) add_forward(more);
+    const std::vector<Distance> others = distances(naive(more), oracle(more));
+    for (std::size_t i = 0; i < result.size(); ++i) {
+      result[i].max = std::max(result[i].max, others[i].max);
+      result[i].rms = std::max(result[i].rms, others[i].rms);
+    }
+  }
+  return result;
+}
+
+// For gradients the terms' magnitude is the oracle's results with delta = 0, that is, without the cancellation in
+// dS = P (dP - delta): a dlse of dout . o takes delta away. Only where that is cheap: large sums have many terms and
+// the naive's error shows what they cost.
+std::vector<Magnitude> magnitudes(const CaseData& data, const CaseOutputs& exact) {
+  const auto of = [](const CaseOutputs& outputs) {
+    std::vector<Magnitude> values;
+    for (const Tensor& tensor : outputs.tensors()) {
+      const Distance d = distance(tensor, tensor);
+      values.push_back({d.reference_rms, d.reference_max});
+    }
+    return values;
+  };
+  std::vector<Magnitude> result = of(exact);
+  Problem problem = data.problem();
+  if (!is_backward(problem) || flops(problem) > kMediumFlops) return result;
+  Tensor delta("dlse", DType::fp32, data.tensor("lse").extents());
+  data.for_each_query_row([&](std::int64_t o_row, std::int64_t lse_row) {
+    const Tensor &o = data.tensor("o"), &dout = data.tensor("dout");
+    std::vector<double> a(static_cast<std::size_t>(o.row_elements())), b(a.size());
+    o.get_row(o_row, a.data());
+    dout.get_row(o_row, b.data());
+    const double sum = std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+    delta.set_row(lse_row, &sum);
+  });
+  problem.dlse = true;
+  Buffers buffers = data.masters();
+  buffers.dlse = reinterpret_cast<const float*>(delta.bytes().data());
+  const std::vector<Magnitude> uncancelled = of(run_host(problem, buffers, data, "fp64", DType::fp64));
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    result[i].rms = std::max(result[i].rms, uncancelled[i].rms);
+    result[i].max = std::max(result[i].max, uncancelled[i].max);
+  }
+  return result;
+}
+
+}  // namespace fattn::verify
