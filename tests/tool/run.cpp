@@ -111,6 +111,21 @@ TEST(Run, UsesDoutOfTheFile) {
   }
 }
 
+TEST(Run, UsesDlseOfTheFile) {
+  const TemporaryDirectory directory;
+  Tensors tensors = small();
+  tensors["dout"] = array_of({2, 24, 4, 8}, std::vector<float>(2 * 24 * 4 * 8, 0.0F));
+  tensors["dlse"] = normal({2, 4, 24}, 7);
+  const std::string out = directory / "out";
+  const Outcome outcome = run(write(directory, tensors), {"--out", out, "--no-scaling"});
+  ASSERT_EQ(outcome.code, 0) << outcome.out << outcome.err;
+  const Tensors results = read(out + "/attention.safetensors");
+  for (const float value : values_of(results.at("dv"))) ASSERT_EQ(value, 0.0F);
+  float largest = 0;
+  for (const float value : values_of(results.at("dq"))) largest = std::max(largest, std::fabs(value));
+  EXPECT_GT(largest, 1e-2F);
+}
+
 TEST(Run, TheSeedDrawsDout) {
   const TemporaryDirectory directory;
   const std::string file = write(directory, small());
@@ -134,6 +149,8 @@ TEST(Run, UsesOtherTensorsThatTheProblemNames) {
   const Outcome outcome = run(file, {"--mask", "causal sinks alibi bias=hqk softcap=20", "--out", out, "--no-scaling"});
   ASSERT_EQ(outcome.code, 0) << outcome.out << outcome.err;
   EXPECT_TRUE(has(outcome.out, "not used      \"unrelated\"")) << outcome.out;
+  EXPECT_EQ(read(out + "/attention.safetensors").at("dbias").shape, (Shape{1, 4, 24, 32}));
+  EXPECT_EQ(read(out + "/attention.safetensors").at("dsink").shape, (Shape{4}));
   // The sinks take nearly all of the weight.
   for (const float value : values_of(read(out + "/attention.safetensors").at("o"))) ASSERT_LT(std::fabs(value), 1e-6F);
   for (const float value : values_of(read(out + "/attention.safetensors").at("lse"))) ASSERT_NEAR(value, 100, 1e-3);

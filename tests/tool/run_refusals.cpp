@@ -69,7 +69,8 @@ TEST(RunRefusals, Values) {
 TEST(RunRefusals, Words) {
   refused(small(), {"cuasal"}, {"--mask", "cuasal"});
   refused(small(), {"scale", "nan"}, {"--mask", "scale=nan"});
-  refused(small(), {"shapes and dtype come from the file"}, {"--mask", "seqused=q"});
+  refused(small(), {"layout and dtype come from the file"}, {"--mask", "seqused=q"});
+  refused(small(), {"layout and dtype come from the file"}, {"--mask", "o_strides=1000,32,8,1"});
   refused(small(), {"b a second time"}, {"--mask", "b1"});
   refused(small(), {"needs sinks"}, {"--mask", "sinks"});
   refused(small(), {"dropout"}, {"--mask", "dropout=0.5"});

@@ -169,8 +169,15 @@ Problem problem_of(const AttentionInput& input, Pass pass, const std::string& wo
   const bool same = problem.batch == q[0] && problem.heads_q == q[2] && problem.heads_kv == k[2] &&
                     problem.seqlen_q == q[1] && problem.seqlen_k == k[1] && problem.head_dim == q[3] &&
                     head_dim_v(problem) == v[3] && problem.dtype == dtype;
-  if (!same || problem.total_q || problem.total_k || problem.seqused_q || problem.seqused_k) {
-    refuse(fmt::format("{}: shapes and dtype come from the file", io::printable(words)));
+  if (!same || problem.total_q || problem.total_k || problem.seqused_q || problem.seqused_k ||
+      problem.strides != Layouts{}) {
+    refuse(fmt::format("{}: shapes, layout and dtype come from the file", io::printable(words)));
+  }
+  if (pass == Pass::backward) {  // every gradient there is
+    problem.dbias = problem.score.bias.has_value();
+    problem.dsink = problem.sinks;
+    problem.dlse = input.tensors.count("dlse") > 0;
+    validate(problem);
   }
   return problem;
 }
@@ -189,7 +196,7 @@ verify::CaseData case_of(const AttentionInput& input, const Problem& problem, co
   };
   for (const char* name : {"q", "k", "v"}) use(name, true, false);
   use("dout", backward, true);
-  use("dlse", backward && problem.dlse, true);
+  use("dlse", problem.dlse, false);
   use("bias", problem.score.bias.has_value(), false);
   use("alibi_slopes", problem.score.alibi != Alibi::none, false);
   use("sinks", problem.sinks, false);

@@ -24,7 +24,8 @@ struct AttentionInput {
 // matching shapes, floating-point type, finite values. `dtype` set: q, k, v and dout are rounded to it.
 AttentionInput read_input(const std::vector<std::string>& files, std::optional<DType> dtype);
 
-// The problem of the shapes, with more words of the text form ("causal window=1024,0 softcap=30").
+// The problem of the shapes, with more words of the text form ("causal window=1024,0 softcap=30"). The backward writes
+// every gradient that the words and the tensors make possible.
 Problem problem_of(const AttentionInput& input, Pass pass, const std::string& words);
 
 // Data of that problem with the file's tensors in it. What the file lacks: dout and dlse are drawn from the seed,

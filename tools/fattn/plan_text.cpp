@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "arguments.hpp"
 #include "text.hpp"
 
@@ -27,8 +29,10 @@ std::string plan_text(const Plan& plan) {
   Table table(
       {{"", Align::left}, {"this kernel", Align::right}, {"standard attention", Align::right}, {"", Align::right}});
   const auto compare = [&](const char* name, double ours, double standard) {
+    const bool less = ours <= standard;
+    const double ratio = less ? standard / std::max(ours, 1.0) : ours / std::max(standard, 1.0);
     table.row({name, bytes_text(ours), bytes_text(standard),
-               fmt::format("{} of it", ratio_text(standard > 0 ? ours / standard : 1))});
+               fmt::format("{} {}", ratio_text(ratio), less ? "less" : "more")});
   };
   compare("memory", traffic.memory_bytes, traffic.standard_memory_bytes);
   compare("traffic to slow memory", traffic.bytes, traffic.standard_bytes);

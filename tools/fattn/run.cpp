@@ -79,13 +79,14 @@ void print_results(const std::vector<PassResult>& passes) {
                {"of peak", Align::right}});
   for (const PassResult& pass : passes) {
     const Problem& p = pass.plan.problem();
+    if (flops(p) <= 0) continue;  // nothing was timed
     const double tokens = static_cast<double>(p.batch * p.seqlen_q) / pass.timing.median_us;
     const std::optional<double> peak = pass.peak_tflops();
     speed.row({pass.name(), time_text(pass.timing.median_us), time_text(pass.timing.min_us),
                count_text(tokens * 1e6, ""), count_text(flops(p) / pass.timing.median_us * 1e6, "FLOP/s"),
                peak ? fmt::format("{:.2f}", flops(p) / pass.timing.median_us / 1e6 / *peak) : std::string("-")});
   }
-  print(fmt::format("\n{}\n{}", strong("speed"), speed.text()));
+  if (!speed.empty()) print(fmt::format("\n{}\n{}", strong("speed"), speed.text()));
 
   Table errors({{"output", Align::left},
                 {"max error", Align::right},
@@ -122,12 +123,15 @@ Json result_json(const AttentionInput& input, const std::vector<PassResult>& pas
   for (const PassResult& pass : passes) {
     const Problem& p = pass.plan.problem();
     Json one = plan_json(pass.plan);
-    one["median_us"] = pass.timing.median_us;
-    one["min_us"] = pass.timing.min_us;
-    one["tokens_per_second"] = static_cast<double>(p.batch * p.seqlen_q) / pass.timing.median_us * 1e6;
-    one["gflops"] = flops(p) / pass.timing.median_us / 1e3;
-    const std::optional<double> peak = pass.peak_tflops();
-    one["fraction_of_peak"] = peak ? Json(flops(p) / pass.timing.median_us / 1e6 / *peak) : Json();
+    if (flops(p) > 0) {
+      const double us = pass.timing.median_us;
+      const std::optional<double> peak = pass.peak_tflops();
+      one["median_us"] = us;
+      one["min_us"] = pass.timing.min_us;
+      one["tokens_per_second"] = static_cast<double>(p.batch * p.seqlen_q) / us * 1e6;
+      one["gflops"] = flops(p) / us / 1e3;
+      one["fraction_of_peak"] = peak ? Json(flops(p) / us / 1e6 / *peak) : Json();
+    }
     if (pass.check) {
       for (const verify::OutputCheck& o : pass.check->outputs) {
         one["errors"][o.name] = {{"max", o.error.max},
