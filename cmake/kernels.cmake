@@ -55,6 +55,8 @@ endfunction()
 #            arch  pass     dtype  d    dv   mask  score     kv     sets
 fattn_kernel(sm90  forward  bf16   128  128  band  identity  dense  "dev;default")
 
+fattn_row(cpu_avx512_forward        CPU)
+fattn_row(cpu_avx512_backward       CPU)
 fattn_row(cpu_avx2_forward          CPU)
 fattn_row(cpu_avx2_backward         CPU)
 fattn_row(cpu_scalar_forward        CPU)

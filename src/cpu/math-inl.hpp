@@ -10,11 +10,8 @@ inline constexpr float kLog2e = 1.44269504088896340736f;
 // 2^x within 1 ulp (1.25 without fused multiply-adds), subnormal results too. From x = 101 on the result stays at
 // 2^101, NaN stays NaN.
 inline Vec exp2(Vec x) {
-  // The polynomial carries a factor 2^26, so that the exponent has room below; the last product takes it back. Results
-  // that would be 0 are set to 0 before it, because some processors are slow when a product underflows.
-  constexpr float kUp = 67108864.0f, kDown = 1 / kUp;
-  const Vec lowest = splat(-151.0f);
-  const Vec bounded = min(splat(101.0f), max(lowest, x));
+  constexpr float kUp = kPowerHeadroom;
+  const Vec bounded = min(splat(101.0f), max(splat(-151.0f), x));
   const Vec whole = round(bounded);
   const Vec f = bounded - whole;  // [-1/2, 1/2]
   // |relative error of the polynomial| < 1.9e-9
@@ -25,7 +22,7 @@ inline Vec exp2(Vec x) {
   p = fma(p, f, splat(kUp * 0.240226468906f));
   p = fma(p, f, splat(kUp * 0.693147205737f));
   p = fma(p, f, splat(kUp));
-  return select(x < lowest, zero(), add_to_exponent(p, to_int(whole))) * splat(kDown);
+  return times_power_of_two(p, whole);
 }
 
 // Within 2 ulp.

@@ -21,8 +21,8 @@ struct Tile {
 // backward:
 //   96x96 82 / 83   192x96 85 / 77   144x96 84 / 77   96x192 82 / 84   96x48 81 / 81   48x96 77 / 83   48x48 77 / 80
 // Taller tiles lose 1 to 2 under a causal mask and halve the items of a short sequence.
-constexpr Tile forward_tile(int d, int dv) { return d + dv <= 512 ? Tile{.q = 96, .k = 96} : Tile{.q = 48, .k = 48}; }
-constexpr Tile backward_tile(int d, int dv) { return d + dv <= 512 ? Tile{.q = 96, .k = 96} : Tile{.q = 48, .k = 48}; }
+constexpr Tile forward_tile(int d, int dv) { return d + dv <= 512 ? Tile{.q = 96, .k = 96} : Tile{.q = 96, .k = 48}; }
+constexpr Tile backward_tile(int d, int dv) { return d + dv <= 512 ? Tile{.q = 96, .k = 96} : Tile{.q = 48, .k = 96}; }
 
 // Side of a block of the backward pass: long enough that packing K and V and starting a wave cost little, short enough
 // that a head of 2048 keys keeps four threads busy. Same machine, bf16, one head, one / two threads,

@@ -42,13 +42,22 @@ TEST(Decline, Avx2NeedsAvx2) {
   old.avx2 = false;
   const std::string reason = refusal("bwd sq8 sk8 d64 bf16", "cpu_avx2_backward", old);
   EXPECT_NE(reason.find("AVX2"), reason.npos) << reason;
+  old.avx512 = false;
   EXPECT_EQ(plan(parse_problem("bwd sq8 sk8 d64 bf16"), old).kernel(), "cpu_scalar_backward");
+}
+
+TEST(Decline, Avx512NeedsAvx512) {
+  Device old = cpu(1);
+  old.avx512 = false;
+  const std::string reason = refusal("bwd sq8 sk8 d64 bf16", "cpu_avx512_backward", old);
+  EXPECT_NE(reason.find("AVX-512"), reason.npos) << reason;
 }
 
 TEST(Decline, TheFastestTargetIsAskedFirst) {
   if (!cpu().avx2) GTEST_SKIP() << "this machine has no AVX2";
-  EXPECT_EQ(plan(parse_problem("fwd sq8 sk8 d64 bf16"), cpu(1)).kernel(), "cpu_avx2_forward");
-  EXPECT_EQ(plan(parse_problem("bwd sq8 sk8 d64 bf16"), cpu(1)).kernel(), "cpu_avx2_backward");
+  const std::string target = cpu().avx512 ? "cpu_avx512_" : "cpu_avx2_";
+  EXPECT_EQ(plan(parse_problem("fwd sq8 sk8 d64 fp32"), cpu(1)).kernel(), target + "forward");
+  EXPECT_EQ(plan(parse_problem("bwd sq8 sk8 d64 fp32"), cpu(1)).kernel(), target + "backward");
 }
 
 TEST(Decline, APlanSaysHowItRuns) {

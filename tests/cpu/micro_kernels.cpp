@@ -67,6 +67,7 @@ class MicroKernelTest : public testing::TestWithParam<const MicroKernels*> {
  protected:
   void SetUp() override {
     if (GetParam() == &kAvx2MicroKernels && !cpu().avx2) GTEST_SKIP() << "this machine has no AVX2";
+    if (GetParam() == &kAvx512MicroKernels && !cpu().avx512) GTEST_SKIP() << "this machine has no AVX-512";
   }
   const MicroKernels& micro() const { return *GetParam(); }
 };
@@ -252,8 +253,13 @@ TEST_P(MicroKernelTest, ProductsAreRight) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, MicroKernelTest, testing::Values(&kScalarMicroKernels, &kAvx2MicroKernels),
-                         [](const auto& tested) { return tested.index == 0 ? "scalar" : "avx2"; });
+std::string target_name(const testing::TestParamInfo<const MicroKernels*>& tested) {
+  constexpr const char* kNames[] = {"scalar", "avx2", "avx512"};
+  return kNames[tested.index];
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, MicroKernelTest,
+                         testing::Values(&kScalarMicroKernels, &kAvx2MicroKernels, &kAvx512MicroKernels), target_name);
 
 }  // namespace
 }  // namespace fattn::host

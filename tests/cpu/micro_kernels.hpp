@@ -25,6 +25,6 @@ struct MicroKernels {
              std::int64_t c_stride);
 };
 
-extern const MicroKernels kScalarMicroKernels, kAvx2MicroKernels;
+extern const MicroKernels kScalarMicroKernels, kAvx2MicroKernels, kAvx512MicroKernels;
 
 }  // namespace fattn::host

@@ -57,6 +57,7 @@ inline std::string row_for(const std::string& target, const std::string& line) {
 inline std::vector<std::string> targets() {
   std::vector<std::string> names = {"scalar"};
   if (cpu().avx2) names.emplace_back("avx2");
+  if (cpu().avx512) names.emplace_back("avx512");
   return names;
 }
 

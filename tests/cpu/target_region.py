@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""No function outside the target's namespace may hold VEX or EVEX instructions, the target itself must hold some, and
-its micro-kernels must keep their sums in registers: hardly a vector goes to the stack.
+"""No function outside the targets' namespaces may hold VEX or EVEX instructions, each target must hold some, and its
+micro-kernels must keep their sums in registers: hardly a vector goes to the stack.
 
-    target_region.py OBJDUMP NAMESPACE OBJECT..."""
+    target_region.py OBJDUMP NAMESPACE[,NAMESPACE...] OBJECT..."""
 
 import re
 import subprocess
@@ -17,8 +17,9 @@ SPILLS_ALLOWED = 6  # in one function; sums kept in memory would be all 12 of th
 SPILL = re.compile(r"%[yz]mm\d+,-?(0x[0-9a-f]+)?\(%r[sb]p\)")
 
 
-def main(objdump, namespace, *objects):
-    outside, inside, spills = {}, 0, {}
+def main(objdump, namespaces, *objects):
+    outside, spills = {}, {}
+    inside = dict.fromkeys(namespaces.split(","), 0)
     for path in objects:
         listing = subprocess.run([objdump, "-d", "-C", "--no-show-raw-insn", path], capture_output=True, text=True,
                                  check=True).stdout
@@ -27,8 +28,8 @@ def main(objdump, namespace, *objects):
             if match := FUNCTION.match(line):
                 function = match.group(1)
             elif (match := INSTRUCTION.match(line)) and match.group(1) not in NOT_VECTOR:
-                if namespace in function:
-                    inside += 1
+                if namespace := next((each for each in inside if each in function), None):
+                    inside[namespace] += 1
                     if MICRO_KERNEL.search(function) and SPILL.search(line):
                         spills[function] = spills.get(function, 0) + 1
                 else:
@@ -38,8 +39,10 @@ def main(objdump, namespace, *objects):
     spilled = {function: count for function, count in spills.items() if count > SPILLS_ALLOWED}
     for function, count in spilled.items():
         print(f"{count} spills in {function}")
-    print(f"{inside} vector instructions inside {namespace}, {len(outside)} functions outside with some")
-    return 1 if outside or spilled or not inside else 0
+    for namespace, count in inside.items():
+        print(f"{count} vector instructions inside {namespace}")
+    print(f"{len(outside)} functions outside with some")
+    return 1 if outside or spilled or not all(inside.values()) else 0
 
 
 if __name__ == "__main__":

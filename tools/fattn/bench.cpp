@@ -133,7 +133,7 @@ void add_bench(CLI::App& app, Command& chosen) {
   command->footer(
       "Bursts of about 6 ms after 12 ms of idling, rows of a problem in random order, median of the samples; the "
       "fields are\n"
-      "those of docs/benchmarks.md. CPU: the peak is what AVX2 fused multiply-adds reach just before and after each "
+      "those of docs/benchmarks.md. CPU: the peak is what fp32 fused multiply-adds reach just before and after each "
       "sample.\n\n"
       "Examples:\n"
       "  fattn bench \"fwd b1 hq8 hk8 sq1024 sk1024 d64 bf16 causal\" --device cpu --table\n"

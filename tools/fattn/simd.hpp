@@ -7,7 +7,8 @@
 // The two loops of the tool that need wide instructions. simd_x86_64.cpp or simd_plain.cpp: the build picks.
 namespace fattn::tool {
 
-// What fused multiply-adds reach here and now, in fp32 with AVX2 on that many threads; empty without AVX2. About 2 ms.
+// What fused multiply-adds reach here and now, in fp32 with AVX-512 or AVX2 on that many threads; empty without AVX2.
+// About 2 ms.
 std::optional<double> cpu_peak_tflops(int threads);
 
 // c[rows, columns] = a[rows, inner] * b[inner, columns], row-major with these distances between rows.

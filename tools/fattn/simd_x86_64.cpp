@@ -10,6 +10,7 @@
 
 // Functions with this mark are called only after the processor was asked.
 #define FATTN_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define FATTN_TARGET_AVX512 __attribute__((target("avx512f")))
 
 namespace fattn::tool {
 
@@ -17,7 +18,7 @@ namespace {
 
 constexpr int kChains = 12;  // enough independent sums to hide the latency of two pipes
 constexpr std::int64_t kSteps = 1'000'000;
-constexpr double kFlopsPerStep = 2.0 * 8 * kChains;
+constexpr double kFlopsPerLane = 2.0 * kChains;  // of a step
 
 // Named sums, not an array: GCC would keep an array in memory.
 FATTN_TARGET_AVX2 float multiply_add(std::int64_t steps) {
@@ -37,13 +38,32 @@ FATTN_TARGET_AVX2 float multiply_add(std::int64_t steps) {
   return lanes[0] + lanes[7];
 }
 
+FATTN_TARGET_AVX512 float multiply_add_wide(std::int64_t steps) {
+  const __m512 factor = _mm512_set1_ps(0.999999F), term = _mm512_set1_ps(1e-6F);
+  __m512 a = term, b = term, c = term, d = term, e = term, f = term;
+  __m512 g = term, h = term, i = term, j = term, k = term, l = term;
+  const auto add = [ factor, term ](__m512 & sum) FATTN_TARGET_AVX512 __attribute__((always_inline)) {
+    sum = _mm512_fmadd_ps(sum, factor, term);
+  };
+  for (std::int64_t step = 0; step < steps; ++step) {
+    add(a), add(b), add(c), add(d), add(e), add(f), add(g), add(h), add(i), add(j), add(k), add(l);
+    asm volatile("" : "+v"(a), "+v"(b), "+v"(c), "+v"(d), "+v"(e), "+v"(f));
+    asm volatile("" : "+v"(g), "+v"(h), "+v"(i), "+v"(j), "+v"(k), "+v"(l));
+  }
+  float lanes[16];
+  _mm512_storeu_ps(lanes, a + b + c + d + e + f + g + h + i + j + k + l);
+  return lanes[0] + lanes[15];
+}
+
 double thread_tflops() {
-  volatile float sink = multiply_add(kSteps / 20);
+  const bool wide = cpu().avx512;
+  const auto loop = wide ? multiply_add_wide : multiply_add;
+  volatile float sink = loop(kSteps / 20);
   const auto begin = std::chrono::steady_clock::now();
-  sink = multiply_add(kSteps);
+  sink = loop(kSteps);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   static_cast<void>(sink);
-  return kFlopsPerStep * static_cast<double>(kSteps) / seconds / 1e12;
+  return kFlopsPerLane * (wide ? 16 : 8) * static_cast<double>(kSteps) / seconds / 1e12;
 }
 
 constexpr int kRows = 6, kColumns = 16;  // 12 sums, 2 columns and 1 factor fill the 16 registers

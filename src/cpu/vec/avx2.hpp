@@ -51,10 +51,14 @@ inline IntVec operator+(IntVec a, IntVec b) { return {_mm256_add_epi32(a.v, b.v)
 inline IntVec operator-(IntVec a, IntVec b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 inline MaskVec operator<(IntVec a, IntVec b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.v, a.v))}; }
 inline IntVec abs(IntVec a) { return {_mm256_abs_epi32(a.v)}; }
-inline IntVec to_int(Vec a) { return {_mm256_cvtps_epi32(a.v)}; }
 inline Vec to_float(IntVec a) { return {_mm256_cvtepi32_ps(a.v)}; }
-inline Vec add_to_exponent(Vec a, IntVec n) {
-  return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), _mm256_slli_epi32(n.v, 23)))};
+
+inline constexpr float kPowerHeadroom = 67108864.0f;
+inline Vec times_power_of_two(Vec a, Vec n) {
+  const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
+  const __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), power));
+  const __m256 kept = _mm256_andnot_ps(_mm256_cmp_ps(n.v, _mm256_set1_ps(-150.0f), _CMP_LT_OQ), scaled);
+  return {_mm256_mul_ps(kept, _mm256_set1_ps(1 / kPowerHeadroom))};
 }
 
 inline float sum(Vec a) {

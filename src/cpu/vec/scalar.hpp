@@ -49,12 +49,16 @@ inline IntVec operator+(IntVec a, IntVec b) { return {a.v + b.v}; }
 inline IntVec operator-(IntVec a, IntVec b) { return {a.v - b.v}; }
 inline MaskVec operator<(IntVec a, IntVec b) { return {a.v < b.v}; }
 inline IntVec abs(IntVec a) { return {a.v < 0 ? -a.v : a.v}; }
-inline IntVec to_int(Vec a) { return {static_cast<int>(a.v)}; }  // of integers, as round() leaves them
 inline Vec to_float(IntVec a) { return {static_cast<float>(a.v)}; }
-// a * 2^n, when a and the result are normal.
-inline Vec add_to_exponent(Vec a, IntVec n) {
-  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, a.v) + (static_cast<std::uint32_t>(n.v) << 23);
-  return {__builtin_bit_cast(float, bits)};
+
+// a * 2^n / kPowerHeadroom for whole n in [-151, 101] and a within [1/2, 2] * kPowerHeadroom, subnormal results too.
+// The exponent has the room of 2^26 below; the product takes it back. What would be 0 is set to 0 before it, because
+// some processors are slow when a product underflows.
+inline constexpr float kPowerHeadroom = 67108864.0f;
+inline Vec times_power_of_two(Vec a, Vec n) {
+  const std::uint32_t power = static_cast<std::uint32_t>(static_cast<int>(n.v)) << 23;
+  const float scaled = __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, a.v) + power);
+  return {(n.v < -150.0f ? 0.0f : scaled) * (1 / kPowerHeadroom)};
 }
 
 inline float sum(Vec a) { return a.v; }
