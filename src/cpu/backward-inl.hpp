@@ -7,7 +7,6 @@
 // loop: K and V are packed once for all queries of the block. A vector is one query and kLanes keys.
 namespace fattn::host::FATTN_TARGET {
 
-static_assert(kSpill >= kBlockRows - 1, "micro-kernels write whole blocks of rows past the end of a sequence");
 static_assert(backward_tile(1, 1).k % kPanel == 0 && backward_tile(576, 512).k % kPanel == 0,
               "the keys of a tile fill whole panels of Q K^T");
 static_assert(backward_tile(1, 1).q % kBlockRows == 0 && backward_tile(1, 1).k % kBlockRows == 0 &&
@@ -33,24 +32,6 @@ struct GradientTile {
   const float* delta;  // [rows]
 };
 
-// sum[i] = a row i . b row i for one panel of rows, in the order in which qk() sums: where o is a row of v, because the
-// query sees one key, dP - delta is then exactly 0.
-inline void dot_panel(const RowsSource& a, const RowsSource& b, float* packed, float* sum) {
-  float* const packed_b = packed + std::int64_t{a.columns} * kPanel;
-  pack_transposed(a, packed);
-  pack_transposed(b, packed_b);
-  for (int j = 0; j < kPanel; j += kLanes) {
-    Vec total = zero();
-    for (int k = 0; k < a.columns; k += kDepth) {
-      Vec part = zero();
-      const int end = min_of(a.columns, k + kDepth);
-      for (int i = k; i < end; ++i) part = fma(load(packed + i * kPanel + j), load(packed_b + i * kPanel + j), part);
-      total = k == 0 ? part : total + part;
-    }
-    store(sum + j, total);
-  }
-}
-
 // delta = rowsum(dO o O) - dlse for one tile of queries, and their part of dsink.
 inline void delta_item(const BackwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t q_tile, int lane) {
   const BackwardPlan& plan = work.plan;
@@ -68,8 +49,8 @@ inline void delta_item(const BackwardWork& work, std::int64_t batch, std::int64_
     for (int i = 0; i < count; ++i) scratch.seen_q[i] = lse[panel + i] != -kInfinity;
     const std::int64_t row = queries.begin + query + panel;
     float sums[kPanel];
-    dot_panel(plan.dout.rows(work.buffers.dout, batch, row, head, count, g.dv, scratch.seen_q),
-              plan.o.rows(work.buffers.o, batch, row, head, count, g.dv, scratch.seen_q), scratch.q, sums);
+    dot_panel(plan, plan.dout.rows(work.buffers.dout, batch, row, head, count, g.dv, scratch.seen_q),
+              plan.o.rows(work.buffers.o, batch, row, head, count, g.dv, scratch.seen_q), scratch, sums);
     for (int i = 0; i < count; ++i) {
       delta[panel + i] = sums[i];
       if (!scratch.seen_q[i]) continue;
@@ -147,8 +128,8 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
       const Vec weight = select(keep, exp2(difference * log2e), zero());
       // Chosen, not multiplied: dP of an invisible pair may be anything.
       const Vec gradient = select(keep, weight * (load(ds + j) - delta), zero());
-      store(p + j, Format<dtype>::round(weight));
-      store(ds + j, Format<dtype>::round(general ? gradient * slope_of_cap : gradient));
+      store(p + j, for_products<dtype>(weight));
+      store(ds + j, for_products<dtype>(general ? gradient * slope_of_cap : gradient));
       if (!general) continue;
       if (sums.keys != nullptr) store(sums.keys + j, load(sums.keys + j) + gradient);
       if (sums.queries != nullptr) total = total + gradient;
@@ -195,22 +176,14 @@ inline void gradient_step(const BackwardWork& work, const GradientTile& tile, co
   const Tile size = plan.tile;
   const bool* const seen = visible_keys(tile, scratch);
   const std::int64_t row = queries.begin + tile.query;
-  pack_panels(plan.q.rows(work.buffers.q, tile.batch, row, tile.head, tile.rows, g.d, seen), size.q, scratch.q);
-  pack_panels(plan.dout.rows(work.buffers.dout, tile.batch, row, tile.head, tile.rows, g.dv, seen), size.q,
-              scratch.dout);
+  load_queries(plan, plan.q.rows(work.buffers.q, tile.batch, row, tile.head, tile.rows, g.d, seen),
+               plan.dout.rows(work.buffers.dout, tile.batch, row, tile.head, tile.rows, g.dv, seen), scratch);
   if (scratch.bias != nullptr) {
     pack_panels(g.bias(work.buffers, tile.batch, tile.head, tile.query, tile.key, tile.rows, tile.keys), size.q,
                 scratch.bias);
   }
 
-  const RowsOperand q{scratch.q, kPanel, std::int64_t{size.q} * kPanel};
-  const RowsOperand dout{scratch.dout, kPanel, std::int64_t{size.q} * kPanel};
-  for (int key = 0; key < tile.keys; key += kPanel) {
-    qk<Into::overwrite>(q, tile.rows, scratch.k_transposed + std::int64_t{key} * g.d, g.d, scratch.p + key, size.k);
-    qk<Into::overwrite>(dout, tile.rows, scratch.v_transposed + std::int64_t{key} * g.dv, g.dv, scratch.ds + key,
-                        size.k);
-  }
-
+  scores_and_dp(plan, tile.rows, tile.keys, scratch);
   const BiasSums sums = bias_sums(work, tile, queries, keys);
   switch (g.problem.dtype) {
     case DType::bf16: weights_and_gradients<DType::bf16>(g, size, tile, scratch, sums); break;
@@ -220,17 +193,8 @@ inline void gradient_step(const BackwardWork& work, const GradientTile& tile, co
 
   const std::int64_t k_row = tile.head_kv * plan.k_rows + work.k_row(tile.batch, keys) + tile.key;
   const std::int64_t q_row = tile.head * plan.q_rows + work.q_row(tile.batch, queries) + tile.query;
-  for (int column = 0; column < g.dv; column += kPanel) {
-    pv(scratch.p, size.k, tile.keys, scratch.dout + std::int64_t{column} * size.q, tile.rows, nullptr,
-       work.sums.dv + k_row * plan.dv_columns + column, plan.dv_columns);
-  }
-  const RowsOperand ds{scratch.ds, size.k, kPanel};
-  for (int column = 0; column < g.d; column += kPanel) {
-    pv(scratch.ds, size.k, tile.keys, scratch.q + std::int64_t{column} * size.q, tile.rows, nullptr,
-       work.sums.dk + k_row * plan.d + column, plan.d);
-    qk<Into::add>(ds, tile.rows, scratch.k + std::int64_t{column} * size.k, tile.keys,
-                  work.sums.dq + q_row * plan.d + column, plan.d);
-  }
+  add_gradients(plan, tile.rows, tile.keys, scratch, work.sums.dq + q_row * plan.d, work.sums.dk + k_row * plan.d,
+                work.sums.dv + k_row * plan.dv_columns);
 }
 
 // One block: queries of q_chunk x keys of k_chunk, for all query heads that share the key head.
@@ -259,9 +223,7 @@ inline void block_item(const BackwardWork& work, std::int64_t batch, std::int64_
     const bool* const seen = some_interior ? nullptr : scratch.seen_k;
     const RowsSource k = plan.k.rows(work.buffers.k, batch, keys.begin + key, head_kv, count, g.d, seen);
     const RowsSource v = plan.v.rows(work.buffers.v, batch, keys.begin + key, head_kv, count, g.dv, seen);
-    pack_panels(k, size.k, scratch.k);
-    pack_transposed(k, scratch.k_transposed);
-    pack_transposed(v, scratch.v_transposed);
+    load_keys(plan, k, v, scratch);
 
     for (std::int64_t head = head_kv * g.group; head < (head_kv + 1) * g.group; ++head) {
       const float* const lse = work.buffers.lse + g.lse_offset(batch, queries.begin, head);

@@ -23,6 +23,7 @@ struct ScoreTile {
   int key = 0;          // first of the tile
   int keys = 0;         // of the tile
   bool masked = false;  // some pair may be invisible
+  bool first = true;    // of the item
 };
 
 // Steps 1 to 4 of docs/numerics.md on the raw scores of one panel of queries, and the largest scaled score.
@@ -86,7 +87,7 @@ void online_softmax(const ScoreTile& tile, const ForwardScratch& scratch, int pa
       float* const at = column + i * stride + j * kLanes;
       const Vec weight = exp2((load(at) - base[j]) * scale);
       total[j] = total[j] + weight;
-      store(at, Format<dtype>::round(weight));
+      store(at, for_products<dtype>(weight));
     }
   }
   FATTN_UNROLL(8)
@@ -103,12 +104,10 @@ void online_softmax(const ScoreTile& tile, const ForwardScratch& scratch, int pa
 // One tile of keys: S = Q K^T, the softmax, O = O * factor + P V.
 inline void forward_step(const ForwardPlan& plan, const ScoreTile& tile, const ForwardScratch& scratch) {
   const Geometry& g = plan.geometry;
-  const int stride = plan.tile.q, dv = round_up(g.dv, kPanel);
+  const int stride = plan.tile.q;
   const float c = g.plain ? g.scale * kLog2e : kLog2e;
-  const RowsOperand k{scratch.k, kPanel, std::int64_t{plan.tile.k} * kPanel};
   for (int panel = 0; panel * kPanel < tile.rows; ++panel) {
-    qk<Into::overwrite>(k, tile.keys, scratch.q + std::int64_t{panel} * g.d * kPanel, g.d, scratch.s + panel * kPanel,
-                        stride);
+    scores_of_panel(plan, tile.keys, panel, scratch);
     if (!g.plain) modify_scores(g, tile, scratch, panel, stride);
     if (tile.masked) mask_scores(tile, scratch, panel, stride);
     switch (g.problem.dtype) {
@@ -116,11 +115,9 @@ inline void forward_step(const ForwardPlan& plan, const ScoreTile& tile, const F
       case DType::fp16: online_softmax<DType::fp16>(tile, scratch, panel, stride, c); break;
       default: online_softmax<DType::fp32>(tile, scratch, panel, stride, c); break;
     }
+    output_of_panel(plan, tile.keys, panel, tile.first, scratch);
   }
-  for (int column = 0; column < g.dv; column += kPanel) {
-    pv(scratch.s, stride, tile.rows, scratch.v + std::int64_t{column} * plan.tile.k, tile.keys, scratch.factor,
-       scratch.o + column, dv);
-  }
+  output_of_tile(plan, tile.rows, tile.keys, scratch);
 }
 
 // Rows without a sum to divide by are written as "no visible key".
@@ -138,9 +135,9 @@ inline void write_rows(const ForwardWork& work, const ForwardScratch& scratch, s
                        std::int64_t begin, int rows) {
   const ForwardPlan& plan = work.plan;
   const Geometry& g = plan.geometry;
-  const int dv = round_up(g.dv, kPanel);
   const auto exp_double = [](double x) { return __builtin_exp(x); };
   for (int i = 0; i < rows; ++i) {
+    float* const row = output_row(plan, i, scratch);
     const double max = static_cast<double>(scratch.max[i]) * (g.plain ? static_cast<double>(g.scale) : 1.0);
     SoftmaxState<double> state{max, static_cast<double>(scratch.sum[i])};
     double keep = 1;
@@ -154,9 +151,8 @@ inline void write_rows(const ForwardWork& work, const ForwardScratch& scratch, s
     if (g.problem.return_lse) {
       work.buffers.lse[g.lse_offset(batch, begin + i, head)] = static_cast<float>(state.max + __builtin_log(state.sum));
     }
-    float* const row = scratch.o + std::int64_t{i} * dv;
     // No key: 0, also where a tile's NaN has passed by.
-    if (scratch.max[i] == -kInfinity) __builtin_memset(row, 0, static_cast<std::size_t>(dv) * sizeof(float));
+    if (scratch.max[i] == -kInfinity) __builtin_memset(row, 0, static_cast<std::size_t>(g.dv) * sizeof(float));
     store_row(plan.o.dtype, row, static_cast<float>(keep / state.sum), g.dv,
               plan.o.at(work.buffers.o, batch, begin + i, head));
   }
@@ -200,10 +196,7 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
     scratch.max[i] = scratch.max_logit[i] = -kInfinity;
     scratch.sum[i] = 0;
   }
-  __builtin_memset(scratch.o, 0,
-                   sizeof(float) * static_cast<std::size_t>(round_up(rows, kBlockRows)) *
-                       static_cast<std::size_t>(round_up(g.dv, kPanel)));
-  pack_transposed(plan.q.rows(work.buffers.q, batch, queries.begin + query, head, rows, g.d), scratch.q);
+  begin_item(plan, plan.q.rows(work.buffers.q, batch, queries.begin + query, head, rows, g.d), scratch);
 
   ScoreTile tile{.band = band, .query = query, .rows = rows, .slope = g.slope(work.buffers, batch, head)};
   const TileRange tiles = band.tiles(query, query + rows, plan.tile.k);
@@ -216,14 +209,13 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
       mark_seen_keys(band, query, query + rows, tile.key, tile.keys, scratch.seen);
       seen = scratch.seen;
     }
-    pack_panels(plan.k.rows(work.buffers.k, batch, keys.begin + tile.key, head_kv, tile.keys, g.d, seen), plan.tile.k,
-                scratch.k);
-    pack_panels(plan.v.rows(work.buffers.v, batch, keys.begin + tile.key, head_kv, tile.keys, g.dv, seen), plan.tile.k,
-                scratch.v);
+    load_keys(plan, plan.k.rows(work.buffers.k, batch, keys.begin + tile.key, head_kv, tile.keys, g.d, seen),
+              plan.v.rows(work.buffers.v, batch, keys.begin + tile.key, head_kv, tile.keys, g.dv, seen), scratch);
     if (scratch.bias != nullptr) {
       pack_transposed(g.bias(work.buffers, batch, head, query, tile.key, rows, tile.keys), scratch.bias);
     }
     forward_step(plan, tile, scratch);
+    tile.first = false;
   }
   write_rows(work, scratch, batch, head, queries.begin + query, rows);
   if (max_logit != nullptr) {

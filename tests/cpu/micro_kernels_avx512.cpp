@@ -20,16 +20,16 @@ FATTN_END_TARGET
 namespace fattn::host {
 
 const MicroKernels kAvx512MicroKernels = {"avx512",
-                                        avx512_test::kLanes,
-                                        avx512_test::kBlockRows,
-                                        avx512_test::kPanel,
-                                        avx512_test::exp2_all,
-                                        avx512_test::tanh_all,
-                                        avx512_test::round_all,
-                                        avx512_test::store_row,
-                                        avx512_test::pack_panels,
-                                        avx512_test::pack_transposed,
-                                        avx512_test::qk_any,
-                                        avx512_test::pv};
+                                          avx512_test::kLanes,
+                                          avx512_test::kBlockRows,
+                                          avx512_test::kPanel,
+                                          avx512_test::exp2_all,
+                                          avx512_test::tanh_all,
+                                          avx512_test::round_all,
+                                          avx512_test::store_row,
+                                          avx512_test::pack_panels,
+                                          avx512_test::pack_transposed,
+                                          avx512_test::qk_any,
+                                          avx512_test::pv};
 
 }  // namespace fattn::host

@@ -14,6 +14,8 @@
 FATTN_BEGIN_TARGET("avx2,fma,f16c")
 #include "cpu/gemm/avx2.hpp"
 
+#include "cpu/products/vector-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 FATTN_END_TARGET

@@ -14,6 +14,8 @@
 FATTN_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #include "cpu/gemm/avx512.hpp"
 
+#include "cpu/products/vector-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 FATTN_END_TARGET
@@ -22,7 +24,8 @@ namespace fattn {
 namespace {
 
 std::string decline(const Problem& problem, const Device& device, Pass pass) {
-  if (!device.avx512) return "device \"" + device.name + "\": this row needs AVX-512 F, BW, DQ and VL; cpu_avx2 does not";
+  if (!device.avx512)
+    return "device \"" + device.name + "\": this row needs AVX-512 F, BW, DQ and VL; cpu_avx2 does not";
   return host::decline(problem, pass);
 }
 

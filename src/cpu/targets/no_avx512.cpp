@@ -5,9 +5,7 @@
 namespace fattn {
 namespace {
 
-std::string decline(const Problem&, const Device&) {
-  return "this row needs AVX-512; cpu_scalar needs none";
-}
+std::string decline(const Problem&, const Device&) { return "this row needs AVX-512; cpu_scalar needs none"; }
 
 }  // namespace
 

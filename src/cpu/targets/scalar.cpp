@@ -12,6 +12,8 @@
 #define FATTN_TARGET scalar
 #include "cpu/gemm/scalar.hpp"
 
+#include "cpu/products/vector-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 
