@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a call from PyTorch costs the host beyond the library's own run(), in microseconds.
+
+    bench/python_overhead.py [--device cpu|cuda] [--repeats N]
+
+One JSON line: `run` is Plan.run with everything prepared; `no_grad` and `grad` are fattn.torch.attention on the same
+tensors, without and with autograd recording; `grad_backward` is forward and backward. Medians of bursts, taken in turn.
+On CUDA only the host's time counts: work is enqueued, and the stream is drained between bursts."""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+
+import fattn
+import fattn.torch as door
+from fattn import _core, _options
+
+
+def prepared(q, k, v, causal):
+    """The least a call can do: Plan.run on arrays that are there."""
+    options = _options.options(causal, False, -1, -1, 0, None, 0.0, 0.0, False, False, "")
+    index = q.get_device()
+    plan = door._plan(False, q, k, v, index, options, None, 0, (0, 0), _options.LSE, None)
+    out, lse = torch.empty_like(q), torch.empty(q.shape[0], q.shape[2], q.shape[1], device=q.device)
+    addresses = (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), lse.data_ptr(), *[0] * 20)
+    stream = torch.cuda.current_stream().cuda_stream if index >= 0 else 0
+    count = plan.workspace_bytes
+    workspace = door._workspace(plan, count, index, stream) if count else None
+    address = workspace.data_ptr() if count else 0
+    return plan, lambda: plan.run(stream, address, count, *addresses), (out, lse, workspace)
+
+
+def bursts(calls, repeats, count, drain):
+    times = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            drain()
+            begin = time.perf_counter()
+            for _ in range(count):
+                call()
+            times[name].append((time.perf_counter() - begin) / count * 1e6)
+    return {name: round(statistics.median(each), 2) for name, each in times.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--repeats", type=int, default=51)
+    arguments = parser.parse_args()
+    cuda = arguments.device == "cuda"
+    # Small, so that enqueued work never fills the queue; on the CPU the work itself is in every figure.
+    shape = (1, 128, 1, 128) if cuda else (1, 1, 1, 16)
+    dtype = torch.bfloat16 if cuda else torch.float32
+    q, k, v = (torch.randn(shape, device=arguments.device, dtype=dtype) for _ in range(3))
+    leaves = [t.clone().requires_grad_() for t in (q, k, v)]
+    plan, run, kept = prepared(q, k, v, False)
+    shared = (*(None,) * 12, 0, 0, False, False, -1, -1, 0, None, 0.0, 0.0, False, False, "")
+    calls = {
+        "run": run,
+        "no_grad": lambda: door.attention(q, k, v),
+        "no_grad_lse": lambda: door.attention(q, k, v, return_lse=True),
+        "operator": lambda: torch.ops.fattn.forward.default(q, k, v, *shared),
+        "grad": lambda: door.attention(*leaves),
+        "operator_grad": lambda: torch.ops.fattn.forward.default(*leaves, *shared),
+    }
+    dout = torch.ones_like(q)
+    try:
+        torch.autograd.grad(door.attention(*leaves), leaves, dout)
+        calls["grad_backward"] = lambda: torch.autograd.grad(door.attention(*leaves), leaves, dout)
+    except NotImplementedError:
+        pass  # no row for the backward pass here
+    result = bursts(calls, arguments.repeats, 100, torch.cuda.synchronize if cuda else lambda: None)
+    machine = torch.cuda.get_device_name() if cuda else fattn.devices()[0][2]
+    print(json.dumps({"device": machine, "torch": torch.__version__, "python": sys.version.split()[0],
+                      "fattn": fattn.__version__, "problem": plan.problem, "kernel": plan.kernel, "us": result,
+                      "beyond_run_us": round(result["no_grad"] - result["run"], 2)}))
+    del kept
+
+
+if __name__ == "__main__":
+    main()

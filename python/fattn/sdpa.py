@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch.nn.functional.scaled_dot_product_attention by its signature: fattn.sdpa(q, k, v, is_causal=True), or by its name
+in this module."""
+
+import sys
+import types
+
+from .torch import scaled_dot_product_attention
+
+__all__ = ["scaled_dot_product_attention"]
+
+
+class _Callable(types.ModuleType):
+    __call__ = staticmethod(scaled_dot_product_attention)
+
+
+sys.modules[__name__].__class__ = _Callable

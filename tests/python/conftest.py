@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python package, on the CPU or with --device cuda. What a machine lacks is skipped and counted.
+
+The CUDA kernels of one GPU do not serve every option, so that tests of the doors name the reference rows there (the
+fixture `rows`); test_hopper.py takes what plan() chooses."""
+
+import importlib.util
+
+import pytest
+
+REFERENCE = "cuda_reference_forward,cuda_reference_backward"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", choices=["cpu", "cuda"], help="where tensors live")
+
+
+def pytest_ignore_collect(collection_path, config):
+    needs = {"torch": "torch", "jax": "jax", "hf": "transformers"}
+    for word, package in needs.items():
+        if f"test_{word}" in collection_path.name and importlib.util.find_spec(package) is None:
+            config.stash.setdefault(_left_out, []).append(f"{collection_path.name} (no {package})")
+            return True
+    return None
+
+
+_left_out = pytest.StashKey()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash.get(_left_out, []):
+        terminalreporter.write_line(f"NOT RUN: {line}")
+
+
+@pytest.fixture
+def device(request):
+    """Where this test's tensors live."""
+    name = request.config.getoption("--device")
+    if name == "cuda":
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU that PyTorch can see")
+        import fattn
+
+        if not any(kind == "cuda" and compiled for _, kind, _, compiled, _ in fattn.kernels()):
+            pytest.skip("this build of fattn has no CUDA kernels")
+    return name
+
+
+@pytest.fixture
+def rows(device, monkeypatch):
+    """A device whose rows serve every option of these tests."""
+    if device == "cuda":
+        monkeypatch.setenv("FATTN_KERNEL", REFERENCE)
+    return device
+
+
+@pytest.fixture
+def oracle(device):
+    """The names of the rows that compute in fp64."""
+    return REFERENCE if device == "cuda" else "reference_forward_fp64,reference_backward_fp64"

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+import inspect
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import fattn
+import plain_torch
+from fattn import flash_attn_2 as fa2
+from fattn import flash_attn_3 as fa3
+from torch_support import close, qkv, random
+
+# As the originals publish them: names, order, defaults.
+WINDOW = "window_size=(-1, -1)"
+FA2_END = f"{WINDOW}, softcap=0.0, alibi_slopes=None, deterministic=False, return_attn_probs=False"
+FA3_DESCALE = "q_descale=None, k_descale=None, v_descale=None"
+FA3_END = (f"softmax_scale=None, causal=False, qv=None, {FA3_DESCALE}, {WINDOW}, attention_chunk=0, softcap=0.0, "
+           "num_splits=1, pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False")
+LENGTHS = "cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k"
+SIGNATURES = {
+    fa2.flash_attn_func: f"q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, {FA2_END}",
+    fa2.flash_attn_varlen_func:
+        f"q, k, v, {LENGTHS}, dropout_p=0.0, softmax_scale=None, causal=False, {FA2_END}, block_table=None",
+    fa2.flash_attn_qkvpacked_func: f"qkv, dropout_p=0.0, softmax_scale=None, causal=False, {FA2_END}",
+    fa2.flash_attn_kvpacked_func: f"q, kv, dropout_p=0.0, softmax_scale=None, causal=False, {FA2_END}",
+    fa2.flash_attn_varlen_qkvpacked_func:
+        f"qkv, cu_seqlens, max_seqlen, dropout_p=0.0, softmax_scale=None, causal=False, {FA2_END}",
+    fa2.flash_attn_varlen_kvpacked_func:
+        f"q, kv, {LENGTHS}, dropout_p=0.0, softmax_scale=None, causal=False, {FA2_END}",
+    fa2.flash_attn_with_kvcache:
+        "q, k_cache, v_cache, k=None, v=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None, "
+        "cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None, causal=False, "
+        f"{WINDOW}, softcap=0.0, rotary_interleaved=True, alibi_slopes=None, num_splits=0, return_softmax_lse=False",
+    fa3.flash_attn_func: f"q, k, v, {FA3_END}",
+    fa3.flash_attn_varlen_func: f"q, k, v, {LENGTHS}, seqused_q=None, seqused_k=None, {FA3_END}",
+    fa3.flash_attn_qkvpacked_func:
+        f"qkv, softmax_scale=None, causal=False, {FA3_DESCALE}, {WINDOW}, attention_chunk=0, softcap=0.0, "
+        "deterministic=False, num_heads_q=None, sm_margin=0, return_attn_probs=False",
+    fa3.flash_attn_with_kvcache:
+        "q, k_cache, v_cache, k=None, v=None, qv=None, rotary_cos=None, rotary_sin=None, cache_seqlens=None, "
+        "cache_batch_idx=None, cache_leftpad=None, page_table=None, cu_seqlens_q=None, cu_seqlens_k_new=None, "
+        f"max_seqlen_q=None, rotary_seqlens=None, {FA3_DESCALE}, softmax_scale=None, causal=False, {WINDOW}, "
+        "attention_chunk=0, softcap=0.0, rotary_interleaved=True, scheduler_metadata=None, num_splits=0, pack_gqa=None, "
+        "sm_margin=0, return_softmax_lse=False",
+    fa3.flash_attn_combine: "out_partial, lse_partial, out=None, out_dtype=None",
+    fa3.get_scheduler_metadata:
+        "batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim, cache_seqlens, "
+        "qkv_dtype=torch.bfloat16, headdim_v=None, cu_seqlens_q=None, cu_seqlens_k_new=None, cache_leftpad=None, "
+        f"page_size=None, max_seqlen_k_new=0, causal=False, {WINDOW}, attention_chunk=0, has_softcap=False, "
+        "num_splits=0, pack_gqa=None, sm_margin=0",
+    fattn.sdpa.scaled_dot_product_attention:
+        "query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False",
+}
+
+
+@pytest.mark.parametrize("function", SIGNATURES, ids=lambda f: f"{f.__module__}.{f.__name__}")
+def test_signature(function):
+    assert str(inspect.signature(function)) == f"({SIGNATURES[function]})"
+
+
+def test_every_public_name_is_recorded():
+    for module in (fa2, fa3):
+        assert {getattr(module, name) for name in module.__all__} == {f for f in SIGNATURES if f.__module__ == module.__name__}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("local", [False, True])
+def test_flash_attn_2(rows, dtype, causal, local):
+    q, k, v = qkv(2, 50, 70, 4, 2, 64, device=rows, dtype=dtype)
+    (slopes,) = random((2, 4), device=rows, seed=1, grad=False)
+    slopes, window = slopes.abs(), (13, 5) if local else (-1, -1)
+    # By position, as the original is called.
+    out, lse, probabilities = fa2.flash_attn_func(q, k, v, 0.0, 0.2, causal, window, 8.0, slopes, True, True)
+    wanted, wanted_lse = plain_torch.attention(q, k, v, softmax_scale=0.2, causal=causal, window=window, softcap=8.0,
+                                               alibi_slopes=slopes)
+    close(out, wanted)
+    close(lse, wanted_lse, dtype)
+    assert probabilities.numel() == 0 and lse.shape == (2, 4, 50) and lse.dtype is torch.float32
+    for actual, expected in zip(torch.autograd.grad(out.sum(), (q, k, v)), torch.autograd.grad(wanted.sum(), (q, k, v))):
+        close(actual, expected)
+
+
+def test_lse_of_rows_without_keys(rows):
+    q, k, v = qkv(1, 8, 3, 2, 2, 32, device=rows, dtype=torch.float16)
+    _, lse2, _ = fa2.flash_attn_func(q, k, v, causal=True, return_attn_probs=True)
+    _, lse3 = fa3.flash_attn_func(q, k, v, causal=True, return_attn_probs=True)
+    assert torch.all(lse2[:, :, :5] == float("inf")) and torch.all(lse3[:, :, :5] == -float("inf"))
+    assert torch.equal(lse2[:, :, 5:], lse3[:, :, 5:])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("local", [False, True])
+@pytest.mark.parametrize("chunk", [0, 24])
+def test_flash_attn_3(rows, causal, local, chunk):
+    q, k, v = qkv(2, 50, 70, 4, 2, 64, 128, device=rows, dtype=torch.bfloat16)
+    window = (13, 5) if local else (-1, -1)
+    out, lse = fa3.flash_attn_func(q, k, v, 0.2, causal, None, None, None, None, window, chunk, 8.0, 3, True, False, 0, True)
+    wanted, wanted_lse = plain_torch.attention(q, k, v, softmax_scale=0.2, causal=causal, window=window, softcap=8.0,
+                                               chunk=chunk)
+    close(out, wanted)
+    close(lse, wanted_lse, torch.bfloat16)
+    for actual, expected in zip(torch.autograd.grad(out.sum(), (q, k, v)), torch.autograd.grad(wanted.sum(), (q, k, v))):
+        close(actual, expected)
+
+
+def test_packed_forms_agree(rows):
+    cu = torch.tensor([0, 11, 40], dtype=torch.int32, device=rows)
+    q, k, v = random((40, 4, 32), (40, 4, 32), (40, 4, 32), device=rows, dtype=torch.float16)
+    for module in (fa2, fa3):
+        out = module.flash_attn_varlen_func(q, k, v, cu, cu, 29, 29, causal=True)
+        for begin, end in ((0, 11), (11, 40)):
+            close(out[begin:end], plain_torch.attention(*(t[None, begin:end] for t in (q, k, v)), causal=True)[0][0])
+    stacked, keys = torch.stack([q, k, v], dim=1), torch.stack([k, v], dim=1)
+    assert torch.equal(out, fa2.flash_attn_varlen_qkvpacked_func(stacked, cu, 29, causal=True))
+    assert torch.equal(out, fa2.flash_attn_varlen_kvpacked_func(q, keys, cu, cu, 29, 29, causal=True))
+    dense = fa2.flash_attn_func(*(t[None] for t in (q, k, v)), causal=True)
+    assert torch.equal(dense, fa2.flash_attn_qkvpacked_func(stacked[None], causal=True))
+    assert torch.equal(dense, fa2.flash_attn_kvpacked_func(q[None], keys[None], causal=True))
+    assert torch.equal(dense, fa3.flash_attn_qkvpacked_func(stacked[None], causal=True))
+    grouped = torch.cat([q, k[:, :2], v[:, :2]], dim=1)[None]
+    wanted = fa3.flash_attn_func(*(t[None] for t in (q, k[:, :2], v[:, :2])), causal=True)
+    assert torch.equal(wanted, fa3.flash_attn_qkvpacked_func(grouped, causal=True, num_heads_q=4))
+
+
+def test_strided_last_dimension_is_laid_out_anew(rows):
+    q, k, v = (t.detach() for t in qkv(1, 20, 20, 2, 2, 32, device=rows, dtype=torch.float16))
+    turned = q.transpose(1, 3).contiguous().transpose(1, 3)
+    assert turned.stride(-1) != 1
+    for module in (fa2, fa3):
+        assert torch.equal(module.flash_attn_func(turned, k, v), module.flash_attn_func(q, k, v))
+
+
+def test_what_is_not_done_is_named(rows):
+    q, k, v = (t.detach() for t in qkv(1, 8, 8, 2, 2, 32, device=rows, dtype=torch.float16))
+    cu = torch.tensor([0, 4, 8], dtype=torch.int32, device=rows)
+    calls = {
+        "qv": lambda: fa3.flash_attn_func(q, k, v, qv=q),
+        "k_descale": lambda: fa3.flash_attn_func(q, k, v, k_descale=torch.ones(1, 2)),
+        "block_table": lambda: fa2.flash_attn_varlen_func(q[0], k[0], v[0], cu, cu, 4, 4, block_table=cu),
+        "kvcache": lambda: fa2.flash_attn_with_kvcache(q, k, v),
+        "k_cache": lambda: fa3.flash_attn_with_kvcache(q, k, v),
+        "combine": lambda: fa3.flash_attn_combine(q, q),
+        "get_scheduler_metadata": lambda: fa3.get_scheduler_metadata(1, 8, 8, 2, 2, 32, cu),
+        "return_attn_probs": lambda: fa2.flash_attn_func(q, k, v, 0.1, return_attn_probs=True),
+    }
+    for name, call in calls.items():
+        with pytest.raises(NotImplementedError, match=name):
+            call()
+
+
+@pytest.mark.parametrize("options", [
+    {},
+    {"is_causal": True},
+    {"is_causal": True, "scale": 0.3},
+    {"attn_mask": "bool"},
+    {"attn_mask": "float"},
+    {"attn_mask": "row"},
+], ids=str)
+def test_sdpa(rows, options):
+    q, k, v = random((2, 4, 20, 32), (2, 2, 30, 32), (2, 2, 30, 32), device=rows)
+    mask = None
+    if options.get("attn_mask") == "bool":
+        mask = random((2, 1, 20, 30), device=rows, seed=1, grad=False)[0] > 0
+        mask[1, 0, 3] = False  # a row without a key: zeros, as PyTorch has it
+    elif options.get("attn_mask") == "float":
+        (mask,) = random((1, 4, 20, 30), device=rows, seed=1)
+    elif options.get("attn_mask") == "row":  # padding: expanded over heads and queries
+        mask = (torch.arange(30, device=rows) < torch.tensor([[30], [17]], device=rows))[:, None, None].expand(2, 4, 20, 30)
+    options = {**options, "attn_mask": mask, "enable_gqa": True}
+    leaves = [q, k, v] + ([mask] if mask is not None and mask.requires_grad else [])
+    out, wanted = fattn.sdpa(q, k, v, **options), F.scaled_dot_product_attention(q, k, v, **options)
+    close(out, wanted)
+    for actual, expected in zip(torch.autograd.grad(out.sum(), leaves), torch.autograd.grad(wanted.sum(), leaves)):
+        close(actual, expected)
+
+
+def test_sdpa_ranks_and_refusals(rows):
+    for shape in ((3, 2, 4, 20, 32), (4, 20, 32), (20, 32)):
+        q, k, v = random(shape, shape, shape, device=rows, grad=False)
+        close(fattn.sdpa(q, k, v, is_causal=True), F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    q, k, v = random((2, 4, 20, 32), (2, 2, 30, 32), (2, 2, 30, 32), device=rows, grad=False)
+    with pytest.raises(ValueError, match="enable_gqa"):
+        fattn.sdpa(q, k, v)
+    with pytest.raises(ValueError, match="is_causal"):
+        fattn.sdpa(q, k, v, torch.ones(20, 30, dtype=torch.bool, device=rows), is_causal=True, enable_gqa=True)
