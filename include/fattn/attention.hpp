@@ -77,6 +77,7 @@ struct Buffers {
 
   const std::uint64_t* dropout_seed = nullptr;    // [1]
   const std::uint64_t* dropout_offset = nullptr;  // [1]
+  // [1], [B, heads] or [B, heads, blocks]: docs/numerics.md, "e4m3 inputs".
   const float* q_descale = nullptr;
   const float* k_descale = nullptr;
   const float* v_descale = nullptr;

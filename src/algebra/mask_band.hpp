@@ -23,13 +23,14 @@ struct TileRange {
 // Lengths stay below 2^30 and limits at most there, so that the sum of a length and a limit never overflows an int.
 inline constexpr int kUnbounded = 1 << 30;
 
-// The part of a Mask that is one interval of keys per query: causal, window and chunk, in any intersection. A plain
-// value that kernels take as a parameter; Band::of binds it to the lengths of one sequence.
+// The part of a Mask that is one interval of keys per query: causal, window, chunk and prefix, in any intersection. A
+// plain value that kernels take as a parameter; Band::of binds it to the lengths of one sequence.
 struct BandLimits {
   int left = kUnbounded;   // keys at most this far before the diagonal
   int right = kUnbounded;  // and this far after it
   int chunk = 0;           // 0: none
   bool top_left = false;   // also key <= query
+  bool prefix = false;     // also key < prefix or key <= diagonal; the prefix is data of each sequence
 };
 
 FATTN_HD int floor_div(int a, int b) { return a / b - (a % b < 0 ? 1 : 0); }
@@ -44,10 +45,13 @@ struct Band {
   int left;
   int right;  // may be negative
   int chunk;
+  int prefix = -1;  // -1: no such limit
 
-  FATTN_HD static Band of(const BandLimits& limits, int seqlen_q, int seqlen_k) {
+  // prefix_length: of this sequence, any number; unused where the limits have no prefix.
+  FATTN_HD static Band of(const BandLimits& limits, int seqlen_q, int seqlen_k, int prefix_length = 0) {
     const int right = limits.top_left ? min_of(limits.right, seqlen_q - seqlen_k) : limits.right;
-    return {seqlen_q, seqlen_k, limits.left, right, limits.chunk};
+    const int prefix = limits.prefix ? max_of(prefix_length, 0) : -1;
+    return {seqlen_q, seqlen_k, limits.left, right, limits.chunk, prefix};
   }
 
   FATTN_HD int diagonal(int query) const { return query + seqlen_k - seqlen_q; }
@@ -60,6 +64,7 @@ struct Band {
       begin = max_of(begin, first);
       end = min_of(end, first + chunk);
     }
+    if (prefix >= 0) end = min_of(end, max_of(prefix, d + 1));
     return {begin, end};
   }
 
@@ -86,6 +91,8 @@ struct Band {
       all_begin = max_of(all_begin, last);
       all_end = min_of(all_end, first + chunk);
     }
+    if (prefix >= 0 && key_begin >= prefix) some_begin = max_of(some_begin, key_begin);
+    if (prefix >= 0 && key_end > prefix) all_begin = max_of(all_begin, key_end - 1);
     return range(max_of(0, some_begin - shift), min_of(seqlen_q, some_end - shift), max_of(0, all_begin - shift),
                  min_of(seqlen_q, all_end - shift), size);
   }

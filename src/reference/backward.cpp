@@ -16,6 +16,8 @@ struct BackwardScratch {
   Real *k, *v, *dk, *dv;     // [seqlen_k, head_dim], for v and dv [seqlen_k, head_dim_v]
   Real *q, *dq, *o, *dout;   // [head_dim], [head_dim], [head_dim_v], [head_dim_v]
   Real *p, *ds, *cap_slope;  // [seqlen_k]
+  Real* dropouts;            // [seqlen_k]
+  std::int32_t* keys;        // [seqlen_k]
 
   BackwardScratch(Arena<Real> arena, const Problem& problem, std::int64_t* bytes = nullptr)
       : k(arena.take(problem.seqlen_k * problem.head_dim)),
@@ -28,7 +30,9 @@ struct BackwardScratch {
         dout(arena.take(head_dim_v(problem))),
         p(arena.take(problem.seqlen_k)),
         ds(arena.take(problem.seqlen_k)),
-        cap_slope(arena.take(problem.seqlen_k)) {
+        cap_slope(arena.take(problem.seqlen_k)),
+        dropouts(arena.take(problem.seqlen_k)),
+        keys(reinterpret_cast<std::int32_t*>(arena.take(problem.seqlen_k))) {
     if (bytes != nullptr) *bytes = arena.bytes();
   }
 };
@@ -42,28 +46,30 @@ struct SharedGradients {
 
 // One query: its dq, and its part of dk, dv, dbias and dsink. q, dout and the keys are in the scratch.
 template <Arithmetic arithmetic, class Real = RealOf<arithmetic>>
-void backward_query(const ProblemView& view, const Band& band, std::int64_t batch, std::int64_t head, int query,
-                    std::int64_t packed_row, const BackwardScratch<Real>& s, const SharedGradients<Real>& shared) {
+void backward_query(const Sequence& sequence, std::int64_t head, int query, const BackwardScratch<Real>& s,
+                    const SharedGradients<Real>& shared) {
+  const ProblemView& view = sequence.view;
   const Problem& problem = view.problem;
   const Buffers& buffers = view.buffers;
   const Real nothing = -static_cast<Real>(INFINITY), scale = static_cast<Real>(softmax_scale(problem));
   const Real sink = problem.sinks ? static_cast<Real>(buffers.sinks[head]) : nothing;
-  const std::int64_t d = problem.head_dim, dv = head_dim_v(problem),
-                     lse_offset = view.lse_offset(batch, packed_row, head);
+  const std::int64_t d = problem.head_dim, dv = head_dim_v(problem), batch = sequence.batch,
+                     lse_offset = view.lse_offset(batch, sequence.queries.begin + query, head);
 
-  const ScoreRow<Real> row = score_row<Real>(view, band, batch, head, query, s.q, s.k, s.p, s.cap_slope);
-  const int count = row.count();
+  const ScoreRow<Real> row = score_row<Real>(sequence, head, query, s.q, s.k, s.keys, s.p, s.cap_slope);
+  const int count = row.count;
   // The oracle believes neither the lse (fp32) nor the o (rounded) that it is given, but computes its own; the naive
   // row has what every other row has: exp(lse) is the whole sum.
   SoftmaxState<Real> softmax = {static_cast<Real>(buffers.lse[lse_offset]), Real(1)};
   if constexpr (arithmetic != Arithmetic::naive) softmax = softmax_of(row, s.p, sink);
   if (softmax.max == nothing) return;
 
+  dropout_factors(sequence, head, query, row, s.dropouts);
   Real delta = 0;
-  for (int j = 0; j < count; ++j) {
-    s.p[j] = std::exp(s.p[j] - softmax.max) / softmax.sum;
-    s.ds[j] = dot(s.dout, s.v + (row.keys.begin + j) * dv, dv);  // dP
-    delta += s.p[j] * s.ds[j];
+  for (int n = 0; n < count; ++n) {
+    s.p[n] = std::exp(s.p[n] - softmax.max) / softmax.sum;
+    s.ds[n] = s.dropouts[n] * dot(s.dout, s.v + row.keys[n] * dv, dv);  // dP
+    delta += s.p[n] * s.ds[n];
   }
   if constexpr (arithmetic == Arithmetic::naive) delta = dot(s.dout, s.o, dv);
   if (problem.dlse) delta -= static_cast<Real>(buffers.dlse[lse_offset]);
@@ -71,22 +77,22 @@ void backward_query(const ProblemView& view, const Band& band, std::int64_t batc
     shared.dsink[batch * problem.heads_q + head] -= std::exp(sink - softmax.max) / softmax.sum * delta;
   }
 
-  for (int j = 0; j < count; ++j) s.ds[j] = s.p[j] * (s.ds[j] - delta);
+  for (int n = 0; n < count; ++n) s.ds[n] = s.p[n] * (s.ds[n] - delta);
   if (problem.dbias) {
     const bool keys = problem.score.bias->keys;
     Real* const dbias = shared.dbias + view.bias_offset(batch, head, query);
-    for (int j = 0; j < count; ++j) dbias[keys ? row.keys.begin + j : 0] += s.ds[j];
+    for (int n = 0; n < count; ++n) dbias[keys ? row.keys[n] : 0] += s.ds[n];
   }
-  for (int j = 0; j < count; ++j) s.ds[j] *= s.cap_slope[j];
+  for (int n = 0; n < count; ++n) s.ds[n] *= s.cap_slope[n];
   if constexpr (arithmetic == Arithmetic::naive) {
-    round_to(problem.dtype, s.p, count);
-    round_to(problem.dtype, s.ds, count);
+    round_gradients(problem.dtype, s.p, count);
+    round_gradients(problem.dtype, s.ds, count);
   }
-  for (int j = 0; j < count; ++j) {
-    const std::int64_t key = row.keys.begin + j;
-    add_scaled(s.dq, scale * s.ds[j], s.k + key * d, d);
-    add_scaled(s.dk + key * d, scale * s.ds[j], s.q, d);
-    add_scaled(s.dv + key * dv, s.p[j], s.dout, dv);
+  for (int n = 0; n < count; ++n) {
+    const std::int64_t key = row.keys[n];
+    add_scaled(s.dq, scale * s.ds[n], s.k + key * d, d);
+    add_scaled(s.dk + key * d, scale * s.ds[n], s.q, d);
+    add_scaled(s.dv + key * dv, s.dropouts[n] * s.p[n], s.dout, dv);
   }
 }
 
@@ -96,16 +102,14 @@ void backward_head(const ProblemView& view, std::int64_t batch, std::int64_t hea
                    const SharedGradients<Real>& shared) {
   const Problem& problem = view.problem;
   const Buffers& buffers = view.buffers;
-  const DType in = problem.dtype, out = output_dtype(problem);
+  const DType out = output_dtype(problem);
   const std::int64_t d = problem.head_dim, dv = head_dim_v(problem), group = problem.heads_q / problem.heads_kv;
-  const Rows queries = view.queries(batch), keys = view.keys(batch);
-  const Band band = Band::of(view.limits, queries.length, keys.length);
-  // dout is the one tensor whose elements may be 0 apart.
-  const std::int64_t dout_step = strides(problem, Operand::dout).dim;
+  const Sequence sequence{view, batch};
+  const Rows &queries = sequence.queries, &keys = sequence.keys;
 
-  for (std::int64_t j = 0; j < keys.length; ++j) {
-    load(in, buffers.k, view.offset(Operand::k, batch, keys.begin + j, head_kv), 1, d, s.k + j * d);
-    load(in, buffers.v, view.offset(Operand::v, batch, keys.begin + j, head_kv), 1, dv, s.v + j * dv);
+  for (int j = 0; j < keys.length; ++j) {
+    sequence.load_row(Operand::k, buffers.k, head_kv, j, d, s.k + j * d);
+    sequence.load_row(Operand::v, buffers.v, head_kv, j, dv, s.v + j * dv);
   }
   std::fill_n(s.dk, keys.length * d, Real(0));
   std::fill_n(s.dv, keys.length * dv, Real(0));
@@ -115,10 +119,11 @@ void backward_head(const ProblemView& view, std::int64_t batch, std::int64_t hea
       const std::int64_t row = queries.begin + i;
       std::fill_n(s.dq, d, Real(0));
       if (i < queries.length) {
-        load(in, buffers.q, view.offset(Operand::q, batch, row, head), 1, d, s.q);
-        load(output_dtype(problem), buffers.o, view.offset(Operand::o, batch, row, head), 1, dv, s.o);
-        load(in, buffers.dout, view.offset(Operand::dout, batch, row, head), dout_step, dv, s.dout);
-        backward_query<arithmetic>(view, band, batch, head, static_cast<int>(i), row, s, shared);
+        const int query = static_cast<int>(i);
+        sequence.load_row(Operand::q, buffers.q, head, query, d, s.q);
+        sequence.load_row(Operand::o, buffers.o, head, query, dv, s.o);
+        sequence.load_row(Operand::dout, buffers.dout, head, query, dv, s.dout);
+        backward_query<arithmetic>(sequence, head, query, s, shared);
       }
       store(out, buffers.dq, view.offset(Operand::dq, batch, row, head), d, s.dq);
     }

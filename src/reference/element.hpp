@@ -48,6 +48,20 @@ inline void round_to(DType dtype, float* values, std::int64_t count) {
   };
   if (dtype == DType::bf16) each(bf16_from_float, float_from_bf16);
   if (dtype == DType::fp16) each(fp16_from_float, float_from_fp16);
+  if (dtype == DType::e4m3) each(e4m3_from_float, float_from_e4m3);
+}
+
+// Weights in [0, 1] before P V. e4m3 uses its range: they are 2^8 times as large.
+inline void round_weights(DType dtype, float* weights, std::int64_t count) {
+  const float up = dtype == DType::e4m3 ? 256.0f : 1.0f;
+  for (std::int64_t i = 0; i < count; ++i) weights[i] *= up;
+  round_to(dtype, weights, count);
+  for (std::int64_t i = 0; i < count; ++i) weights[i] /= up;
+}
+
+// P and dS of the backward pass. e4m3 has not the range for dS, so bf16 stands in.
+inline void round_gradients(DType dtype, float* values, std::int64_t count) {
+  round_to(dtype == DType::e4m3 ? DType::bf16 : dtype, values, count);
 }
 
 }  // namespace fattn::reference

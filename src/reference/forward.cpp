@@ -13,15 +13,18 @@ namespace {
 // What one (batch, head) works in: its keys and values as Reals and one row of everything else.
 template <class Real>
 struct ForwardScratch {
-  Real *k, *v;           // [seqlen_k, head_dim], [seqlen_k, head_dim_v]
-  Real *q, *o, *scores;  // [head_dim], [head_dim_v], [seqlen_k]
+  Real *k, *v;                      // [seqlen_k, head_dim], [seqlen_k, head_dim_v]
+  Real *q, *o, *scores, *dropouts;  // [head_dim], [head_dim_v], [seqlen_k], [seqlen_k]
+  std::int32_t* keys;               // [seqlen_k]
 
   ForwardScratch(Arena<Real> arena, const Problem& p, std::int64_t* bytes = nullptr)
       : k(arena.take(p.seqlen_k * p.head_dim)),
         v(arena.take(p.seqlen_k * head_dim_v(p))),
         q(arena.take(p.head_dim)),
         o(arena.take(head_dim_v(p))),
-        scores(arena.take(p.seqlen_k)) {
+        scores(arena.take(p.seqlen_k)),
+        dropouts(arena.take(p.seqlen_k)),
+        keys(reinterpret_cast<std::int32_t*>(arena.take(p.seqlen_k))) {
     if (bytes != nullptr) *bytes = arena.bytes();
   }
 };
@@ -34,13 +37,13 @@ Real forward_head(const ProblemView& view, std::int64_t batch, std::int64_t head
   const Real nothing = -static_cast<Real>(INFINITY);
   const std::int64_t d = problem.head_dim, dv = head_dim_v(problem);
   const std::int64_t head_kv = head / (problem.heads_q / problem.heads_kv);
-  const Rows queries = view.queries(batch), keys = view.keys(batch);
-  const Band band = Band::of(view.limits, queries.length, keys.length);
+  const Sequence sequence{view, batch};
+  const Rows &queries = sequence.queries, &keys = sequence.keys;
   const Real sink = problem.sinks ? static_cast<Real>(buffers.sinks[head]) : nothing;
 
   for (int j = 0; j < keys.length; ++j) {
-    load(problem.dtype, buffers.k, view.offset(Operand::k, batch, keys.begin + j, head_kv), 1, d, scratch.k + j * d);
-    load(problem.dtype, buffers.v, view.offset(Operand::v, batch, keys.begin + j, head_kv), 1, dv, scratch.v + j * dv);
+    sequence.load_row(Operand::k, buffers.k, head_kv, j, d, scratch.k + j * d);
+    sequence.load_row(Operand::v, buffers.v, head_kv, j, dv, scratch.v + j * dv);
   }
 
   Real max_logit = nothing;
@@ -48,16 +51,18 @@ Real forward_head(const ProblemView& view, std::int64_t batch, std::int64_t head
     Real lse = nothing;
     std::fill_n(scratch.o, dv, Real(0));
     if (i < queries.length) {
-      load(problem.dtype, buffers.q, view.offset(Operand::q, batch, queries.begin + i, head), 1, d, scratch.q);
+      const int query = static_cast<int>(i);
+      sequence.load_row(Operand::q, buffers.q, head, query, d, scratch.q);
       const ScoreRow<Real> row =
-          score_row<Real>(view, band, batch, head, static_cast<int>(i), scratch.q, scratch.k, scratch.scores, nullptr);
+          score_row<Real>(sequence, head, query, scratch.q, scratch.k, scratch.keys, scratch.scores, nullptr);
       const SoftmaxState<Real> softmax = softmax_of(row, scratch.scores, sink);
       if (softmax.max != nothing) {
         Real* weights = scratch.scores;
-        for (int j = 0; j < row.count(); ++j) weights[j] = std::exp(weights[j] - softmax.max) / softmax.sum;
-        if constexpr (arithmetic == Arithmetic::naive) round_to(problem.dtype, weights, row.count());
-        for (int j = 0; j < row.count(); ++j) {
-          add_scaled(scratch.o, weights[j], scratch.v + (row.keys.begin + j) * dv, dv);
+        for (int n = 0; n < row.count; ++n) weights[n] = std::exp(weights[n] - softmax.max) / softmax.sum;
+        if constexpr (arithmetic == Arithmetic::naive) round_weights(problem.dtype, weights, row.count);
+        dropout_factors(sequence, head, query, row, scratch.dropouts);
+        for (int n = 0; n < row.count; ++n) {
+          add_scaled(scratch.o, scratch.dropouts[n] * weights[n], scratch.v + row.keys[n] * dv, dv);
         }
         lse = softmax.max + std::log(softmax.sum);
       }

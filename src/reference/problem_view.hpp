@@ -8,6 +8,7 @@
 #include "algebra/mask_band.hpp"
 #include "core/lower.hpp"
 #include "fattn/attention.hpp"
+#include "reference/element.hpp"
 
 namespace fattn::reference {
 
@@ -24,6 +25,7 @@ struct ProblemView {
   const Problem& problem;
   const Buffers& buffers;
   BandLimits limits = lower_band(problem.mask);
+  PairMasks pair_masks = lower_pairs(problem, buffers);
 
   Rows queries(std::int64_t batch) const {
     return rows(batch, problem.seqlen_q, problem.total_q, buffers.cu_seqlens_q,
@@ -72,6 +74,34 @@ struct ProblemView {
     }
     if (seqused != nullptr) rows.length = std::clamp(seqused[batch], 0, rows.length);
     return rows;
+  }
+};
+
+// One sequence of the batch: its rows and its mask.
+struct Sequence {
+  const ProblemView& view;
+  std::int64_t batch;
+  Rows queries = view.queries(batch), keys = view.keys(batch);
+  Band band =
+      Band::of(view.limits, queries.length, keys.length, view.problem.mask.prefix ? view.buffers.prefix[batch] : 0);
+
+  PairMask pairs(std::int64_t head) const {
+    const Problem& p = view.problem;
+    return view.pair_masks.of(batch, head, (p.total_q ? 0 : batch * p.seqlen_q) + queries.begin,
+                              (p.total_k ? 0 : batch * p.seqlen_k) + keys.begin);
+  }
+  // Row `row` of q, k, v or dout for one head as real numbers, within the sequence.
+  template <class Real>
+  void load_row(Operand operand, const void* data, std::int64_t head, int row, std::int64_t count, Real* out) const {
+    const Problem& p = view.problem;
+    const bool of_keys = operand == Operand::k || operand == Operand::v;
+    const std::int64_t from = view.offset(operand, batch, (of_keys ? keys : queries).begin + row, head);
+    // dout is the one tensor whose elements may be 0 apart.
+    const std::int64_t step = operand == Operand::dout ? strides(p, operand).dim : 1;
+    load(operand == Operand::o ? output_dtype(p) : p.dtype, data, from, step, count, out);
+    if (p.descale.kind == DescaleKind::none || operand == Operand::dout || operand == Operand::o) return;
+    const auto factor = static_cast<Real>(lower_descale(p, view.buffers, operand).factor(batch, head, row));
+    for (std::int64_t i = 0; i < count; ++i) out[i] *= factor;
   }
 };
 

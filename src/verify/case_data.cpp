@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "fattn/error.hpp"
@@ -21,17 +22,6 @@ bool is_of_keys(Operand operand) {
 
 bool is_packed(const Problem& problem, Operand operand) {
   return (is_of_keys(operand) ? problem.total_k : problem.total_q).has_value();
-}
-
-Index4 lse_extents(const Problem& problem) {
-  if (problem.total_q) return {1, problem.heads_q, *problem.total_q, 1};
-  return {problem.batch, problem.heads_q, problem.seqlen_q, 1};
-}
-
-Index4 bias_extents(const Problem& problem) {
-  const Bias& bias = *problem.score.bias;
-  return {bias.batch ? problem.batch : 1, bias.heads ? problem.heads_q : 1, bias.queries ? problem.seqlen_q : 1,
-          bias.keys ? problem.seqlen_k : 1};
 }
 
 // Lengths that fit: none above `longest`, the sum at most `total`, some empty, some rows left over at the end.
@@ -61,6 +51,17 @@ void require_count(const char* name, const std::vector<int64_t>& given, int64_t 
 
 }  // namespace
 
+Index4 lse_extents(const Problem& problem) {
+  if (problem.total_q) return {1, problem.heads_q, *problem.total_q, 1};
+  return {problem.batch, problem.heads_q, problem.seqlen_q, 1};
+}
+
+Index4 bias_extents(const Problem& problem) {
+  const Bias& bias = *problem.score.bias;
+  return {bias.batch ? problem.batch : 1, bias.heads ? problem.heads_q : 1, bias.queries ? problem.seqlen_q : 1,
+          bias.keys ? problem.seqlen_k : 1};
+}
+
 Index4 extents_of(const Problem& problem, Operand operand) {
   const bool keys = is_of_keys(operand), packed = is_packed(problem, operand);
   const bool values =
@@ -78,7 +79,69 @@ Index4 strides_of(const Problem& problem, Operand operand) {
 CaseData::CaseData(const Problem& problem, const Device& device, const DataOptions& options)
     : problem_(problem), device_(device), options_(options) {
   draw_lengths();
+  draw_arrays();
   draw_tensors();
+}
+
+template <class Integer>
+void CaseData::add_array(std::string name, const std::vector<Integer>& values, void (*attach)(Buffers&, void*)) {
+  if (values.empty()) return;
+  const auto* const first = reinterpret_cast<const std::byte*>(values.data());
+  arrays_.push_back({std::move(name), {first, first + values.size() * sizeof(Integer)}, sizeof(Integer), attach, {}});
+}
+
+const std::vector<std::byte>& CaseData::array(std::string_view name) const {
+  for (const ArrayInput& array : arrays_) {
+    if (array.name == name) return array.bytes;
+  }
+  throw Error(Status::invalid_argument, fmt::format("array = {}: {} has none", name, to_string(problem_)));
+}
+
+void CaseData::set_bytes(std::string_view name, const void* from, std::size_t bytes) {
+  placed_ = false;
+  const auto* const first = static_cast<const std::byte*>(from);
+  const_cast<std::vector<std::byte>&>(array(name)).assign(first, first + bytes);
+}
+
+double CaseData::kept_pairs(int64_t batch) const {
+  Problem one = problem_;
+  one.batch = 1;
+  one.seqlen_q = length_q(batch), one.seqlen_k = length_k(batch);
+  const Mask& mask = problem_.mask;
+  if (!mask.documents && !mask.prefix && !mask.block_sparse) return visible_pairs(one);
+  const int64_t heads = mask.block_sparse.per_head ? problem_.heads_q : 1;
+  int64_t count = 0;
+  for (int64_t pair = 0; pair < heads * one.seqlen_q * one.seqlen_k; ++pair) {
+    const int64_t query = pair / one.seqlen_k % one.seqlen_q, head = pair / one.seqlen_k / one.seqlen_q;
+    count += keeps(problem_, drawn_, rows_of(batch), batch, head, query, pair % one.seqlen_k) ? 1 : 0;
+  }
+  return static_cast<double>(count * (problem_.heads_q / heads));
+}
+
+SequenceRows CaseData::rows_of(int64_t batch) const {
+  const auto b = static_cast<std::size_t>(batch);
+  return {lengths_q_[b], lengths_k_[b], problem_.total_q ? begin_q_[b] : batch * problem_.seqlen_q,
+          problem_.total_k ? begin_k_[b] : batch * problem_.seqlen_k};
+}
+
+void CaseData::draw_arrays() {
+  std::vector<SequenceRows> sequences;
+  for (int64_t b = 0; b < problem_.batch; ++b) sequences.push_back(rows_of(b));
+  drawn_ = draw_options(problem_, options_.seed, sequences);
+  add_array("document_q", drawn_.document_q, [](Buffers& b, void* p) { b.document_q = static_cast<std::int32_t*>(p); });
+  add_array("document_k", drawn_.document_k, [](Buffers& b, void* p) { b.document_k = static_cast<std::int32_t*>(p); });
+  add_array("prefix", drawn_.prefix, [](Buffers& b, void* p) { b.prefix = static_cast<std::int32_t*>(p); });
+  add_array("block_offsets", drawn_.block_offsets,
+            [](Buffers& b, void* p) { b.block_offsets = static_cast<std::int32_t*>(p); });
+  add_array("block_columns", drawn_.block_columns,
+            [](Buffers& b, void* p) { b.block_columns = static_cast<std::int32_t*>(p); });
+  add_array("block_bits", drawn_.block_bits, [](Buffers& b, void* p) { b.block_bits = static_cast<int64_t*>(p); });
+  add_array("block_mask", drawn_.block_mask,
+            [](Buffers& b, void* p) { b.block_mask = static_cast<std::uint32_t*>(p); });
+  add_array("dropout_seed", drawn_.dropout_seed,
+            [](Buffers& b, void* p) { b.dropout_seed = static_cast<std::uint64_t*>(p); });
+  add_array("dropout_offset", drawn_.dropout_offset,
+            [](Buffers& b, void* p) { b.dropout_offset = static_cast<std::uint64_t*>(p); });
 }
 
 void CaseData::draw_lengths() {
@@ -103,7 +166,7 @@ void CaseData::draw_lengths() {
         }
         cu_seqlens.push_back(static_cast<std::int32_t>(cu_seqlens.back() + length));
       }
-      integers_.push_back({std::string("cu_seqlens of ") + name, cu_seqlens, attach_cu, nullptr});
+      add_array(std::string("cu_seqlens of ") + name, cu_seqlens, attach_cu);
     }
     if (!uses_seqused) return;
     if (!given_used.empty()) require_count("seqused", given_used, batch);
@@ -114,7 +177,7 @@ void CaseData::draw_lengths() {
       lengths[b] = given_used.empty() ? drawn : std::min(given_used[b], lengths[b]);
       used.push_back(static_cast<std::int32_t>(lengths[b]));
     }
-    integers_.push_back({std::string("seqused of ") + name, used, attach_used, nullptr});
+    add_array(std::string("seqused of ") + name, used, attach_used);
   };
   const auto cu_q = [](Buffers& b, void* p) { b.cu_seqlens_q = static_cast<const std::int32_t*>(p); };
   const auto cu_k = [](Buffers& b, void* p) { b.cu_seqlens_k = static_cast<const std::int32_t*>(p); };
@@ -131,13 +194,23 @@ Tensor& CaseData::add(Tensor tensor, void (*attach)(Buffers&, void*)) {
   return inputs_.back().tensor;
 }
 
-// Which keys some query of the sequence sees. Written from the text of docs/numerics.md, not from the code under test.
-std::vector<bool> CaseData::seen_keys(int64_t batch) const {
+// Which keys some query of the sequence sees, in any head that reads the key head. Written from the text of
+// docs/numerics.md, not from the code under test.
+std::vector<bool> CaseData::seen_keys(int64_t batch, int64_t head_kv) const {
   const Mask& mask = problem_.mask;
   const int64_t seqlen_q = length_q(batch), seqlen_k = length_k(batch);
-  // Other masks than bands: any key may be seen.
-  if (mask.documents || mask.prefix || mask.block_sparse)
-    return std::vector<bool>(static_cast<std::size_t>(seqlen_k), true);
+  if (mask.documents || mask.prefix || mask.block_sparse) {
+    const int64_t group = problem_.heads_q / problem_.heads_kv, heads = mask.block_sparse.per_head ? group : 1;
+    const SequenceRows rows = rows_of(batch);
+    std::vector<bool> seen(static_cast<std::size_t>(seqlen_k), false);
+    for (int64_t key = 0; key < seqlen_k; ++key) {
+      for (int64_t pair = 0; pair < heads * seqlen_q && !seen[static_cast<std::size_t>(key)]; ++pair) {
+        seen[static_cast<std::size_t>(key)] =
+            keeps(problem_, drawn_, rows, batch, head_kv * group + pair / seqlen_q, pair % seqlen_q, key);
+      }
+    }
+    return seen;
+  }
   std::vector<int> begins(static_cast<std::size_t>(seqlen_k) + 1, 0);
   for (int64_t query = 0; query < seqlen_q; ++query) {
     const int64_t diagonal = query + seqlen_k - seqlen_q;
@@ -175,11 +248,13 @@ void CaseData::draw_rows(Operand operand, double factor, void (*attach)(Buffers&
   for (int64_t b = 0; b < problem_.batch; ++b) {
     const int64_t length = lengths[static_cast<std::size_t>(b)];
     const int64_t first = packed ? begins[static_cast<std::size_t>(b)] : b * tensor.extents()[1];
-    const std::vector<bool> seen = keys ? seen_keys(b) : std::vector<bool>();
-    for (int64_t i = 0; i < length; ++i) {
-      if (keys && !seen[static_cast<std::size_t>(i)]) continue;
-      const double ramp = is_k ? 1 + options_.k_ramp * static_cast<double>(i) / static_cast<double>(length) : 1;
-      for (int64_t h = 0; h < heads; ++h) {
+    std::vector<bool> seen;
+    for (int64_t h = 0; h < heads; ++h) {
+      // Only block-sparse tables tell heads apart.
+      if (keys && (h == 0 || problem_.mask.block_sparse)) seen = seen_keys(b, h);
+      for (int64_t i = 0; i < length; ++i) {
+        if (keys && !seen[static_cast<std::size_t>(i)]) continue;
+        const double ramp = is_k ? 1 + options_.k_ramp * static_cast<double>(i) / static_cast<double>(length) : 1;
         Random random(seed_of(options_.seed, name, b, i, h));
         for (double& value : row) value = factor * ramp * random.normal();
         tensor.set_row((first + i) * heads + h, row.data());
@@ -210,6 +285,34 @@ void CaseData::draw_bias() {
   }
 }
 
+// Factors between 1/2 and 2; those of blocks past the lengths, which no one reads, are NaN.
+void CaseData::draw_descales() {
+  const Descale& descale = problem_.descale;
+  const auto draw = [&](const char* name, int64_t heads, int64_t longest, int64_t block,
+                        const std::vector<int64_t>& lengths, void (*attach)(Buffers&, void*)) {
+    Index4 extents = {1, 1, 1, 1};
+    if (descale.kind != DescaleKind::tensor) extents = {1, problem_.batch, heads, 1};
+    if (descale.kind == DescaleKind::block) extents[3] = (longest + block - 1) / block;
+    Tensor& tensor = add(Tensor(name, DType::fp32, extents), attach);
+    std::vector<double> row(static_cast<std::size_t>(extents[3]));
+    for (int64_t r = 0; r < tensor.rows(); ++r) {
+      Random random(seed_of(options_.seed, name, r));
+      for (std::size_t i = 0; i < row.size(); ++i) {
+        const bool read = descale.kind != DescaleKind::block ||
+                          static_cast<int64_t>(i) * block < lengths[static_cast<std::size_t>(r / heads)];
+        row[i] = read ? std::exp2(2 * random.uniform() - 1) : NAN;
+      }
+      tensor.set_row(r, row.data());
+    }
+  };
+  draw("q_descale", problem_.heads_q, problem_.seqlen_q, descale.block_q, lengths_q_,
+       [](Buffers& b, void* m) { b.q_descale = static_cast<float*>(m); });
+  draw("k_descale", problem_.heads_kv, problem_.seqlen_k, descale.block_k, lengths_k_,
+       [](Buffers& b, void* m) { b.k_descale = static_cast<float*>(m); });
+  draw("v_descale", problem_.heads_kv, problem_.seqlen_k, descale.block_k, lengths_k_,
+       [](Buffers& b, void* m) { b.v_descale = static_cast<float*>(m); });
+}
+
 void CaseData::draw_tensors() {
   const Problem& p = problem_;
   const auto vector = [&](const char* name, const Index4& extents, void (*attach)(Buffers&, void*), auto value) {
@@ -223,6 +326,7 @@ void CaseData::draw_tensors() {
   draw_rows(Operand::k, 1, [](Buffers& b, void* m) { b.k = m; });
   draw_rows(Operand::v, 1, [](Buffers& b, void* m) { b.v = m; });
   if (p.score.bias) draw_bias();
+  if (p.descale.kind != DescaleKind::none) draw_descales();
   if (p.score.alibi != Alibi::none) {
     const int64_t slices = p.score.alibi == Alibi::per_batch_and_head ? p.batch : 1;
     // The slopes of the ALiBi paper, 2^(-8 (h + 1) / heads), a little apart for each sequence.
@@ -294,7 +398,7 @@ Buffers CaseData::masters() const {
   Buffers buffers;
   // Kernels take a const pointer or, for the backward's o and lse, one they only read.
   for (const Input& input : inputs_) input.attach(buffers, const_cast<std::byte*>(input.tensor.bytes().data()));
-  for (const IntegerInput& input : integers_) input.attach(buffers, const_cast<std::int32_t*>(input.values.data()));
+  for (const ArrayInput& input : arrays_) input.attach(buffers, const_cast<std::byte*>(input.bytes.data()));
   return buffers;
 }
 
@@ -304,10 +408,10 @@ void CaseData::place() {
     input.placed = std::make_unique<PlacedMemory>(device_, input.tensor.bytes().size(), alignment);
     input.placed->upload(input.tensor.bytes().data());
   }
-  for (IntegerInput& input : integers_) {
-    input.placed = std::make_unique<PlacedMemory>(device_, input.values.size() * sizeof(std::int32_t),
-                                                  std::max<std::int64_t>(problem_.alignment, 4));
-    input.placed->upload(input.values.data());
+  for (ArrayInput& input : arrays_) {
+    const std::int64_t alignment = std::max(problem_.alignment, input.element_bytes);
+    input.placed = std::make_unique<PlacedMemory>(device_, input.bytes.size(), alignment);
+    input.placed->upload(input.bytes.data());
   }
   placed_ = true;
 }
@@ -315,7 +419,7 @@ void CaseData::place() {
 Buffers CaseData::placed() const {
   Buffers buffers;
   for (const Input& input : inputs_) input.attach(buffers, input.placed->data());
-  for (const IntegerInput& input : integers_) input.attach(buffers, input.placed->data());
+  for (const ArrayInput& input : arrays_) input.attach(buffers, input.placed->data());
   return buffers;
 }
 
@@ -330,77 +434,8 @@ std::string CaseData::damage() const {
   for (const Input& input : inputs_) {
     look(input.tensor.name(), *input.placed, input.tensor.bytes().data(), input.tensor.bytes().size());
   }
-  for (const IntegerInput& input : integers_) {
-    look(input.name, *input.placed, input.values.data(), input.values.size() * sizeof(std::int32_t));
-  }
+  for (const ArrayInput& input : arrays_) look(input.name, *input.placed, input.bytes.data(), input.bytes.size());
   return names;
-}
-
-CaseOutputs::CaseOutputs(const Problem& p, const Device& device) : device_(device) {
-  const auto operand = [&](Operand which, void (*attach_to)(Buffers&, void*)) {
-    add(Tensor(std::string(to_string(which)), output_dtype(p), extents_of(p, which), strides_of(p, which)), attach_to,
-        p.alignment);
-  };
-  if (p.pass == Pass::backward) {
-    operand(Operand::dq, [](Buffers& b, void* m) { b.dq = m; });
-    operand(Operand::dk, [](Buffers& b, void* m) { b.dk = m; });
-    operand(Operand::dv, [](Buffers& b, void* m) { b.dv = m; });
-    if (p.dbias) {
-      add(
-          Tensor("dbias", DType::fp32, bias_extents(p)), [](Buffers& b, void* m) { b.dbias = static_cast<float*>(m); },
-          p.alignment);
-    }
-    if (p.dsink) {
-      add(
-          Tensor("dsink", DType::fp32, {1, 1, 1, p.heads_q}),
-          [](Buffers& b, void* m) { b.dsink = static_cast<float*>(m); }, p.alignment);
-    }
-    return;
-  }
-  operand(Operand::o, [](Buffers& b, void* m) { b.o = m; });
-  if (p.return_lse) {
-    add(
-        Tensor("lse", DType::fp32, lse_extents(p)), [](Buffers& b, void* m) { b.lse = static_cast<float*>(m); },
-        p.alignment);
-  }
-  if (p.return_max_logit) {
-    add(
-        Tensor("max_logit", DType::fp32, {1, 1, 1, p.heads_q}),
-        [](Buffers& b, void* m) { b.max_logit = static_cast<float*>(m); }, p.alignment);
-  }
-}
-
-void CaseOutputs::add(Tensor tensor, void (*attach_to)(Buffers&, void*), int64_t alignment) {
-  alignment = std::max(alignment, size_of(tensor.dtype()));
-  placed_.push_back(std::make_unique<PlacedMemory>(device_, tensor.bytes().size(), alignment));
-  placed_.back()->fill(0xff);
-  tensors_.push_back(std::move(tensor));
-  attach_.push_back(attach_to);
-}
-
-void CaseOutputs::attach(Buffers& buffers) const {
-  for (std::size_t i = 0; i < tensors_.size(); ++i) attach_[i](buffers, placed_[i]->data());
-}
-
-void CaseOutputs::fetch() {
-  for (std::size_t i = 0; i < tensors_.size(); ++i) tensors_[i].bytes() = placed_[i]->download();
-}
-
-std::string CaseOutputs::damage() const {
-  std::string names;
-  for (std::size_t i = 0; i < tensors_.size(); ++i) {
-    if (!placed_[i]->guards_intact()) names += fmt::format("memory around {} was written; ", tensors_[i].name());
-    if (!tensors_[i].gaps_untouched())
-      names += fmt::format("gaps between the rows of {} were written; ", tensors_[i].name());
-  }
-  return names;
-}
-
-const Tensor& CaseOutputs::tensor(std::string_view name) const {
-  for (const Tensor& tensor : tensors_) {
-    if (tensor.name() == name) return tensor;
-  }
-  throw Error(Status::invalid_argument, fmt::format("output = {} is not one of this case", name));
 }
 
 }  // namespace fattn::verify

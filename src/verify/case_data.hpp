@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fattn/attention.hpp"
+#include "verify/case_options.hpp"
 #include "verify/tensor.hpp"
 
 namespace fattn::verify {
@@ -29,6 +30,8 @@ struct DataOptions {
 // Where an operand's rows lie. Packed: batch 1 and total rows.
 Index4 extents_of(const Problem& problem, Operand operand);
 Index4 strides_of(const Problem& problem, Operand operand);
+Index4 lse_extents(const Problem& problem);
+Index4 bias_extents(const Problem& problem);
 
 // The inputs of one run. Masters in host memory hold the data; place() makes copies in the memory of the device,
 // between guard zones. Elements that no kernel may read (past the lengths, between strides, keys that no query sees)
@@ -47,6 +50,14 @@ class CaseData {
   // have.
   Tensor& tensor(std::string_view name);
   const Tensor& tensor(std::string_view name) const;
+  // An array of integers, by its name in Buffers. Replacing one does not change which keys were drawn as NaN.
+  template <class Integer>
+  void set_array(std::string_view name, const std::vector<Integer>& values) {
+    set_bytes(name, values.data(), values.size() * sizeof(Integer));
+  }
+  const std::vector<std::byte>& array(std::string_view name) const;
+  // Pairs that take part, over all query heads. Counted one by one where the mask is read from data.
+  double kept_pairs(std::int64_t batch) const;
   // The forward's results, which the backward reads: o as fp64 values in logical order, lse as fp32.
   void set_forward(const Tensor& o, const Tensor& lse);
 
@@ -68,19 +79,26 @@ class CaseData {
     void (*attach)(Buffers&, void*);
     std::unique_ptr<PlacedMemory> placed;
   };
-  struct IntegerInput {
+  struct ArrayInput {
     std::string name;
-    std::vector<std::int32_t> values;
+    std::vector<std::byte> bytes;
+    std::int64_t element_bytes;
     void (*attach)(Buffers&, void*);
     std::unique_ptr<PlacedMemory> placed;
   };
 
   Tensor& add(Tensor tensor, void (*attach)(Buffers&, void*));
+  template <class Integer>
+  void add_array(std::string name, const std::vector<Integer>& values, void (*attach)(Buffers&, void*));
+  void set_bytes(std::string_view name, const void* from, std::size_t bytes);
   void draw_lengths();
+  void draw_arrays();
+  void draw_descales();
   void draw_tensors();
   void draw_bias();
   void draw_rows(Operand operand, double factor, void (*attach)(Buffers&, void*));
-  std::vector<bool> seen_keys(std::int64_t batch) const;
+  std::vector<bool> seen_keys(std::int64_t batch, std::int64_t head_kv) const;
+  SequenceRows rows_of(std::int64_t batch) const;
 
   Problem problem_;
   Device device_;
@@ -88,7 +106,8 @@ class CaseData {
   std::vector<std::int64_t> lengths_q_, lengths_k_;  // what takes part
   std::vector<std::int64_t> begin_q_, begin_k_;      // first rows, when packed
   std::deque<Input> inputs_;
-  std::deque<IntegerInput> integers_;
+  std::deque<ArrayInput> arrays_;
+  OptionArrays drawn_;
   bool placed_ = false;
 };
 

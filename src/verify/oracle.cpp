@@ -69,8 +69,11 @@ CaseOutputs run_host(const Problem& problem, Buffers buffers, const CaseData& da
 
 // Large problems whose data lie on a GPU. The device's oracle is held to the host's by tests/cuda.
 bool runs_on_device(const CaseData& data) {
-  return data.device().kind == DeviceKind::cuda && data.is_placed() && data.problem().alignment >= 8 &&
-         flops(data.problem()) > kLargeFlops;
+  const Problem& p = data.problem();
+  const bool on_host_only =
+      p.mask.documents || p.mask.prefix || p.mask.block_sparse || p.dropout > 0 || p.dtype == DType::e4m3;
+  return data.device().kind == DeviceKind::cuda && data.is_placed() && p.alignment >= 8 && !on_host_only &&
+         flops(p) > kLargeFlops;
 }
 
 CaseOutputs run_device(const CaseData& data, const Problem& problem) {
@@ -104,7 +107,10 @@ std::optional<Problem> few_heads(const Problem& problem) {
   p.heads_kv = 1;
   if (p.dbias) return std::nullopt;
   if (p.total_q) {
-    const bool slices = p.score.bias && p.score.bias->batch && p.score.bias->heads;
+    // What is counted by batch and head would be found elsewhere.
+    const bool slices = (p.score.bias && p.score.bias->batch && p.score.bias->heads) || p.dropout > 0 ||
+                        (p.mask.block_sparse.per_batch && p.mask.block_sparse.per_head) ||
+                        p.descale.kind == DescaleKind::head || p.descale.kind == DescaleKind::block;
     if (slices || p.score.alibi == Alibi::per_batch_and_head) return std::nullopt;
     return p;
   }

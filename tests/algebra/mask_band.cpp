@@ -14,6 +14,13 @@
 namespace fattn {
 namespace {
 
+// The prefix of the sequence, where the mask has one.
+int prefix_length = 0;
+
+Band band_of(const Mask& mask, int seqlen_q, int seqlen_k) {
+  return Band::of(lower_band(mask), seqlen_q, seqlen_k, prefix_length);
+}
+
 // The table of docs/numerics.md, "Masks", word for word.
 bool keeps(const Mask& mask, int query, int key, int seqlen_q, int seqlen_k) {
   const int diagonal = query + seqlen_k - seqlen_q;
@@ -25,6 +32,7 @@ bool keeps(const Mask& mask, int query, int key, int seqlen_q, int seqlen_k) {
     const double size = static_cast<double>(mask.chunk);
     if (std::floor(diagonal / size) != std::floor(key / size)) return false;
   }
+  if (mask.prefix && !(key < prefix_length || key <= diagonal)) return false;
   return true;
 }
 
@@ -39,6 +47,8 @@ class Draw {
     if ((*this)(0, 1) == 0) mask.window_left = (*this)(-1, 12);
     if ((*this)(0, 1) == 0) mask.window_right = (*this)(-1, 12);
     if ((*this)(0, 2) == 0) mask.chunk = (*this)(1, 11);
+    mask.prefix = (*this)(0, 2) == 0;
+    prefix_length = (*this)(-2, 24);
     return mask;
   }
 
@@ -49,7 +59,8 @@ class Draw {
 std::string describe(const Mask& m, int seqlen_q, int seqlen_k) {
   std::ostringstream text;
   text << "causal " << m.causal << " top_left " << m.causal_top_left << " window " << m.window_left << ","
-       << m.window_right << " chunk " << m.chunk << " seqlens " << seqlen_q << " " << seqlen_k;
+       << m.window_right << " chunk " << m.chunk << " prefix " << (m.prefix ? prefix_length : -1) << " seqlens "
+       << seqlen_q << " " << seqlen_k;
   return text.str();
 }
 
@@ -60,7 +71,7 @@ TEST(Band, KeepsWhatTheMaskKeeps) {
   for (int i = 0; i < kDraws; ++i) {
     const Mask mask = draw.mask();
     const int seqlen_q = draw(0, 20), seqlen_k = draw(0, 20);
-    const Band band = Band::of(lower_band(mask), seqlen_q, seqlen_k);
+    const Band band = band_of(mask, seqlen_q, seqlen_k);
     for (int query = 0; query < seqlen_q; ++query) {
       const Interval visible = band.visible(query);
       for (int key = 0; key < seqlen_k; ++key) {
@@ -81,7 +92,7 @@ TEST(Band, BothEndsGrowWithTheQuery) {
   for (int i = 0; i < kDraws; ++i) {
     const int seqlen_q = draw(1, 20), seqlen_k = draw(0, 20);
     const Mask mask = draw.mask();
-    const Band band = Band::of(lower_band(mask), seqlen_q, seqlen_k);
+    const Band band = band_of(mask, seqlen_q, seqlen_k);
     for (int query = 1; query < seqlen_q; ++query) {
       ASSERT_LE(band.visible(query - 1).begin, band.visible(query).begin) << describe(mask, seqlen_q, seqlen_k);
       ASSERT_LE(band.visible(query - 1).end, band.visible(query).end) << describe(mask, seqlen_q, seqlen_k);
@@ -102,7 +113,7 @@ TEST(Band, TilesHoldEveryVisiblePairAndInteriorTilesNothingElse) {
     const Mask mask = draw.mask();
     const int seqlen_q = draw(1, 20), seqlen_k = draw(0, 20), size = draw(1, 7);
     const int query_begin = draw(0, seqlen_q - 1), query_end = draw(query_begin + 1, seqlen_q);
-    const Band band = Band::of(lower_band(mask), seqlen_q, seqlen_k);
+    const Band band = band_of(mask, seqlen_q, seqlen_k);
     const TileRange tiles = band.tiles(query_begin, query_end, size);
     const std::string what = describe(mask, seqlen_q, seqlen_k) + " tile " + std::to_string(size);
     expect_ordered(tiles, what);
@@ -129,7 +140,7 @@ TEST(Band, TilesForIsTheTransposedQuestion) {
     const Mask mask = draw.mask();
     const int seqlen_q = draw(0, 20), seqlen_k = draw(1, 20), size = draw(1, 7);
     const int key_begin = draw(0, seqlen_k - 1), key_end = draw(key_begin + 1, seqlen_k);
-    const Band band = Band::of(lower_band(mask), seqlen_q, seqlen_k);
+    const Band band = band_of(mask, seqlen_q, seqlen_k);
     const TileRange tiles = band.tiles_for(key_begin, key_end, size);
     const std::string what = describe(mask, seqlen_q, seqlen_k) + " tile " + std::to_string(size) + " keys " +
                              std::to_string(key_begin) + " " + std::to_string(key_end);
@@ -157,7 +168,7 @@ TEST(Band, TilesOfOnePairAreThePairsKept) {
   for (int i = 0; i < 2000; ++i) {
     const Mask mask = draw.mask();
     const int seqlen_q = draw(1, 14), seqlen_k = draw(1, 14);
-    const Band band = Band::of(lower_band(mask), seqlen_q, seqlen_k);
+    const Band band = band_of(mask, seqlen_q, seqlen_k);
     for (int query = 0; query < seqlen_q; ++query) {
       for (int key = 0; key < seqlen_k; ++key) {
         const TileRange keys = band.tiles(query, query + 1, 1), queries = band.tiles_for(key, key + 1, 1);
@@ -175,7 +186,7 @@ TEST(Band, AndKeepsWhatBothKeep) {
     Mask a = draw.mask(), b = draw.mask();
     if (a.chunk > 0 && b.chunk > 0) b.chunk = a.chunk;  // two chunk sizes have no single Mask
     const int seqlen_q = draw(0, 16), seqlen_k = draw(0, 16);
-    const Band both = Band::of(lower_band(a & b), seqlen_q, seqlen_k);
+    const Band both = band_of(a & b, seqlen_q, seqlen_k);
     for (int query = 0; query < seqlen_q; ++query) {
       for (int key = 0; key < seqlen_k; ++key) {
         ASSERT_EQ(both.keep(query, key),
@@ -189,10 +200,11 @@ TEST(Band, AndKeepsWhatBothKeep) {
 TEST(Band, LengthsNearTheLimitDoNotOverflow) {
   const int longest = kUnbounded - 1;
   for (const Mask& mask :
-       {full(), causal(), causal_top_left(), window(0, 0), window(longest, longest), chunk(longest)}) {
+       {full(), causal(), causal_top_left(), window(0, 0), window(longest, longest), chunk(longest), prefix()}) {
+    prefix_length = longest;
     for (const int seqlen_q : {1, longest}) {
       for (const int seqlen_k : {1, longest}) {
-        const Band band = Band::of(lower_band(mask), seqlen_q, seqlen_k);
+        const Band band = band_of(mask, seqlen_q, seqlen_k);
         for (const int query : {0, seqlen_q - 1}) {
           const Interval visible = band.visible(query);
           for (const int key : {0, seqlen_k - 1}) {

@@ -131,10 +131,7 @@ TEST(Edges, RefusalsNameWhatTheyRefuse) {
   };
   EXPECT_NE(reason("fwd b1 hq1 hk1 sq4 sk4 d8 fp64", "reference_forward_naive").find("dtype = fp64"),
             std::string::npos);
-  EXPECT_NE(reason("fwd b1 hq1 hk1 sq4 sk4 d8 e4m3", "reference_forward_fp64").find("dtype = e4m3"), std::string::npos);
-  EXPECT_NE(reason("fwd b1 hq1 hk1 sq4 sk4 d8 bf16 documents", "reference_forward_fp64").find("documents"),
-            std::string::npos);
-  EXPECT_NE(reason("fwd b1 hq1 hk1 sq4 sk4 d8 bf16 dropout=0.5", "reference_forward_fp64").find("dropout = 0.5"),
+  EXPECT_NE(reason("decode b1 hq1 hk1 sq1 sk4 d8 bf16 cache", "reference_forward_fp64").find("decode"),
             std::string::npos);
 }
 

@@ -112,6 +112,19 @@ TEST(Gradients, PackedUsedLengthsAndEverything) {
       "dsink "
       "| seed=5");
 }
+TEST(Gradients, Documents) {
+  check_gradients("bwd b3 hq2 hk1 sq5 sk6 d3 fp64 documents | seed=2");
+  check_gradients("bwd b3 hq2 hk1 sq6 sk6 d3 tq13 tk14 fp64 causal documents dlse sinks dsink");
+}
+TEST(Gradients, Prefix) { check_gradients("bwd b4 hq2 hk2 sq5 sk6 d3 seqused=k fp64 window=2,-1 prefix"); }
+TEST(Gradients, BlockSparse) {
+  check_gradients("bwd b2 hq2 hk1 sq7 sk8 d3 fp64 block_sparse=3,2,heads bias=qk dbias");
+  check_gradients("bwd b2 hq2 hk2 sq7 sk8 d3 tq12 tk13 fp64 block_sparse=2,3,batch sinks dsink");
+}
+TEST(Gradients, Dropout) {
+  check_gradients("bwd b2 hq2 hk1 sq10 sk18 d2 fp64 dropout=0.4");
+  check_gradients("bwd b2 hq2 hk1 sq10 sk9 d2 fp64 causal documents softcap=2 bias=k sinks dropout=0.25 dbias dsink");
+}
 TEST(Gradients, PackedQueriesDenseKeys) { check_gradients("bwd b2 hq2 hk2 sq5 sk4 d4 tq8 fp64 causal"); }
 
 }  // namespace

@@ -74,6 +74,7 @@ TEST(RunRefusals, Words) {
   refused(small(), {"b a second time"}, {"--mask", "b1"});
   refused(small(), {"needs sinks"}, {"--mask", "sinks"});
   refused(small(), {"dropout"}, {"--mask", "dropout=0.5"});
+  refused(small(), {"documents", "read arrays"}, {"--mask", "documents"});
   refused(small(), {"dropout"}, {"--mask", "dropout=1.5"});
   refused(small(), {"--format"}, {"--format", "csv"});
   const TemporaryDirectory directory;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -58,6 +59,42 @@ TEST(CaseData, WhatNoOneMayReadIsNaN) {
             (std::vector<bool>{true, true, true, true, false}));
   EXPECT_EQ(known(draw("fwd b2 hq1 hk1 sq2 sk3 d1 seqused=qk fp32 bias=bqk | used_q=1,2 used_k=2,3").tensor("bias")),
             (std::vector<bool>{true, true, false, false, false, false, true, true, true, true, true, true}));
+}
+
+// Tables and ids in every shape that kernels must tell apart, and NaN exactly where their masks keep no pair.
+TEST(CaseData, DrawsMasksThatAreReadFromData) {
+  int any_order = 0, absent_rows = 0, partial = 0, full = 0, hidden = 0, none = 0, all = 0;
+  for (int seed = 1; seed <= 40; ++seed) {
+    const std::string end = " | seed=" + std::to_string(seed);
+    const CaseData documents = draw("fwd b2 hq1 hk1 sq20 sk30 d2 bf16 documents" + end);
+    const std::int32_t* const ids = documents.masters().document_k;
+    any_order += std::is_sorted(ids, ids + 30) ? 0 : 1;
+    const CaseData blocks = draw("fwd b2 hq2 hk1 sq20 sk30 d2 bf16 block_sparse=4,8,batch,heads" + end);
+    const Buffers b = blocks.masters();
+    for (int row = 0; row < 4 * 6; ++row) {
+      if (row % 6 == 5) continue;  // from the end of a table to the next
+      absent_rows += b.block_offsets[row] == b.block_offsets[row + 1] ? 1 : 0;
+      for (int entry = b.block_offsets[row]; entry < b.block_offsets[row + 1]; ++entry) {
+        (b.block_bits[entry] < 0 ? full : partial) += 1;
+        if (entry > b.block_offsets[row]) {
+          EXPECT_LT(b.block_columns[entry - 1], b.block_columns[entry]);
+        }
+      }
+    }
+    for (const bool value : known(blocks.tensor("k"))) hidden += value ? 0 : 1;
+    const CaseData prefixes = draw("fwd b2 hq1 hk1 sq20 sk30 d2 bf16 prefix" + end);
+    none += prefixes.masters().prefix[0] <= 0 ? 1 : 0;
+    all += prefixes.masters().prefix[0] >= 30 ? 1 : 0;
+  }
+  for (const int count : {any_order, absent_rows, partial, full, hidden, none, all}) EXPECT_GT(count, 2);
+
+  CaseData data = draw("fwd b1 hq1 hk1 sq2 sk3 d1 fp32 documents");
+  EXPECT_EQ(data.array("document_q").size(), 8u);
+  EXPECT_THROW(data.set_array("prefix", std::vector<std::int32_t>{1}), Error);
+  EXPECT_EQ(draw("fwd b1 hq2 hk1 sq4 sk4 d1 fp32 causal").kept_pairs(0), 20);
+  const CaseData dense = draw("fwd b1 hq2 hk1 sq40 sk40 d1 fp32 block_sparse=5,5"), alone = draw("fwd hq2 sq40 d1");
+  EXPECT_GT(dense.kept_pairs(0), 0);
+  EXPECT_LT(dense.kept_pairs(0), alone.kept_pairs(0));
 }
 
 TEST(CaseData, DrawnLengthsFit) {

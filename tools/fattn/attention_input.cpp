@@ -173,6 +173,14 @@ Problem problem_of(const AttentionInput& input, Pass pass, const std::string& wo
       problem.strides != Layouts{}) {
     refuse(fmt::format("{}: shapes, layout and dtype come from the file", io::printable(words)));
   }
+  const Mask& mask = problem.mask;
+  if (mask.documents || mask.prefix || mask.block_sparse || problem.dropout > 0 ||
+      problem.descale.kind != DescaleKind::none) {
+    refuse(
+        fmt::format("{}: documents, prefix, block_sparse, dropout and descale read arrays that a file of tensors "
+                    "does not have; nearest: masks of intervals, such as causal or window",
+                    io::printable(words)));
+  }
   if (pass == Pass::backward) {  // every gradient there is
     problem.dbias = problem.score.bias.has_value();
     problem.dsink = problem.sinks;

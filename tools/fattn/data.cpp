@@ -65,15 +65,27 @@ DeviceData::DeviceData(const Plan& plan, verify::CaseData& inputs) : plan_(plan)
   tensor("bias", &Buffers::bias);
   tensor("alibi_slopes", &Buffers::alibi_slopes);
   tensor("sinks", &Buffers::sinks);
-  const auto lengths = [&](const std::int32_t* Buffers::*field, std::int64_t count) {
+  tensor("q_descale", &Buffers::q_descale);
+  tensor("k_descale", &Buffers::k_descale);
+  tensor("v_descale", &Buffers::v_descale);
+  const auto array = [&](const char* name, auto field) {
     if (host.*field == nullptr) return;
-    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(std::int32_t);
-    buffers_.*field = static_cast<const std::int32_t*>(add(bytes, host.*field));
+    using Pointer = std::remove_reference_t<decltype(buffers_.*field)>;
+    buffers_.*field = static_cast<Pointer>(add(inputs.array(name).size(), host.*field));
   };
-  lengths(&Buffers::cu_seqlens_q, problem.batch + 1);
-  lengths(&Buffers::cu_seqlens_k, problem.batch + 1);
-  lengths(&Buffers::seqused_q, problem.batch);
-  lengths(&Buffers::seqused_k, problem.batch);
+  array("cu_seqlens of queries", &Buffers::cu_seqlens_q);
+  array("cu_seqlens of keys", &Buffers::cu_seqlens_k);
+  array("seqused of queries", &Buffers::seqused_q);
+  array("seqused of keys", &Buffers::seqused_k);
+  array("document_q", &Buffers::document_q);
+  array("document_k", &Buffers::document_k);
+  array("prefix", &Buffers::prefix);
+  array("block_offsets", &Buffers::block_offsets);
+  array("block_columns", &Buffers::block_columns);
+  array("block_bits", &Buffers::block_bits);
+  array("block_mask", &Buffers::block_mask);
+  array("dropout_seed", &Buffers::dropout_seed);
+  array("dropout_offset", &Buffers::dropout_offset);
 
   // The layouts of the outputs come from the same place as those of every test.
   const verify::CaseOutputs layouts(problem, cpu(1));
@@ -140,7 +152,8 @@ double exact_flops(const verify::CaseData& inputs) {
     one.strides = {};
     one.seqlen_q = inputs.length_q(b);
     one.seqlen_k = inputs.length_k(b);
-    total += flops(one);
+    const double pairs = visible_pairs(one);
+    if (pairs > 0) total += flops(one) / pairs * inputs.kept_pairs(b);
   }
   return total;
 }
