@@ -28,6 +28,7 @@ struct GradientTile {
   int key;  // first of the tile
   int keys;
   bool masked;         // some pair may be invisible
+  const int* marks;    // [tile.q][tile.k]; null: the Band says all
   const float* lse;    // [rows]
   const float* delta;  // [rows]
 };
@@ -98,6 +99,7 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
                            const BackwardScratch& scratch, const BiasSums& sums) {
   const Vec scale = splat(g.scale), log2e = splat(kLog2e), slope = splat(tile.slope);
   const Softcap softcap(g.softcap);
+  const Vec dropout = splat(g.dropout.factor);
   const int padded = round_up(tile.keys, kPanel);
   for (int i = 0; i < tile.rows; ++i) {
     float* const p = scratch.p + i * size.k;
@@ -113,7 +115,14 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
     const IntVec diagonal = splat(tile.band.diagonal(tile.query + i));
     Vec total = zero();
     for (int j = 0; j < padded; j += kLanes) {
-      const MaskVec keep = within(count_from(j), first, last);
+      MaskVec keep = within(count_from(j), first, last), kept = keep;
+      Vec dp = load(ds + j);
+      if (general && tile.marks != nullptr) {
+        const IntVec mark = load(tile.marks + i * size.k + j);
+        keep = keep & (splat(int{kUnseen}) < mark);
+        kept = keep & (splat(int{kDropped}) < mark);
+        dp = select(kept, dp * dropout, zero());
+      }
       Vec difference, slope_of_cap = splat(1.0f);
       if (general) {
         Vec score = softcap.apply(load(p + j) * scale);
@@ -127,8 +136,8 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
       }
       const Vec weight = select(keep, exp2(difference * log2e), zero());
       // Chosen, not multiplied: dP of an invisible pair may be anything.
-      const Vec gradient = select(keep, weight * (load(ds + j) - delta), zero());
-      store(p + j, for_products<dtype>(weight));
+      const Vec gradient = select(keep, weight * (dp - delta), zero());
+      store(p + j, for_products<dtype>(general ? select(kept, weight, zero()) : weight));
       store(ds + j, for_products<dtype>(general ? gradient * slope_of_cap : gradient));
       if (!general) continue;
       if (sums.keys != nullptr) store(sums.keys + j, load(sums.keys + j) + gradient);
@@ -151,30 +160,32 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
 template <DType dtype>
 void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTile& tile,
                            const BackwardScratch& scratch, const BiasSums& sums) {
-  return g.plain ? weights_and_gradients<dtype, false>(g, size, tile, scratch, sums)
-                 : weights_and_gradients<dtype, true>(g, size, tile, scratch, sums);
+  return g.plain && tile.marks == nullptr ? weights_and_gradients<dtype, false>(g, size, tile, scratch, sums)
+                                          : weights_and_gradients<dtype, true>(g, size, tile, scratch, sums);
 }
 
 // Intervals of visible keys, counted within the tile, and which queries see any key of it. Returns null when all do.
-inline const bool* visible_keys(const GradientTile& tile, const BackwardScratch& scratch) {
+inline const bool* visible_keys(const GradientTile& tile, const MarkedTile& marked, const BackwardScratch& scratch) {
   bool all = true;
+  if (tile.marks != nullptr) look_at_marks(tile.band, marked, nullptr, scratch.seen_q);
   for (int i = 0; i < tile.rows; ++i) {
     const Interval visible = tile.masked ? tile.band.visible(tile.query + i) : Interval{tile.key, tile.key + tile.keys};
     scratch.first[i] = max_of(0, visible.begin - tile.key);
     scratch.last[i] = min_of(tile.keys, visible.end - tile.key);
-    scratch.seen_q[i] = scratch.first[i] < scratch.last[i] && tile.lse[i] != -kInfinity;
+    const bool marks = tile.marks == nullptr || scratch.seen_q[i];
+    scratch.seen_q[i] = marks && scratch.first[i] < scratch.last[i] && tile.lse[i] != -kInfinity;
     all = all && scratch.seen_q[i];
   }
   return all ? nullptr : scratch.seen_q;
 }
 
 // S = Q K^T, dP = dO V^T, P and dS, then dV += P^T dO, dK += dS^T Q, dQ += dS K.
-inline void gradient_step(const BackwardWork& work, const GradientTile& tile, const Rows& queries, const Rows& keys,
-                          const BackwardScratch& scratch) {
+inline void gradient_step(const BackwardWork& work, const GradientTile& tile, const MarkedTile& marked,
+                          const Rows& queries, const Rows& keys, const BackwardScratch& scratch) {
   const BackwardPlan& plan = work.plan;
   const Geometry& g = plan.geometry;
   const Tile size = plan.tile;
-  const bool* const seen = visible_keys(tile, scratch);
+  const bool* const seen = visible_keys(tile, marked, scratch);
   const std::int64_t row = queries.begin + tile.query;
   load_queries(plan, plan.q.rows(work.buffers.q, tile.batch, row, tile.head, tile.rows, g.d, seen),
                plan.dout.rows(work.buffers.dout, tile.batch, row, tile.head, tile.rows, g.dv, seen), scratch);
@@ -210,7 +221,7 @@ inline void block_item(const BackwardWork& work, std::int64_t batch, std::int64_
   const int k_begin = static_cast<int>(k_first), k_end = min_of(keys.length, k_begin + plan.chunk);
 
   const BackwardScratch scratch = work.scratch(lane);
-  const Band band = Band::of(g.limits, queries.length, keys.length);
+  const Band band = g.band(work.buffers, batch, queries, keys);
   for (int key = k_begin; key < k_end; key += size.k) {
     const int count = min_of(size.k, k_end - key);
     const TileRange range = band.tiles_for(key, key + count, size.q);
@@ -219,8 +230,14 @@ inline void block_item(const BackwardWork& work, std::int64_t batch, std::int64_
 
     // One interior tile of queries sees every key.
     const bool some_interior = max_of(begin, range.interior_begin) < min_of(end, range.interior_end);
-    if (!some_interior) mark_seen_keys(band, q_begin, q_end, key, count, scratch.seen_k);
-    const bool* const seen = some_interior ? nullptr : scratch.seen_k;
+    if (!some_interior && !g.hides) mark_seen_keys(band, q_begin, q_end, key, count, scratch.seen_k);
+    const bool* const seen = some_interior && !g.hides ? nullptr : scratch.seen_k;
+    MarkedTile marked{0, 0, key, count, scratch.marks, size.k, 1, size.q * size.k};
+    if (g.hides) {
+      const KeysOfBlock block{batch, head_kv, queries, keys, band, begin * size.q, min_of(end * size.q, q_end),
+                              key,   count};
+      if (!look_at_block(g, work.buffers, block, marked, size.q, scratch.seen_k)) continue;
+    }
     const RowsSource k = plan.k.rows(work.buffers.k, batch, keys.begin + key, head_kv, count, g.d, seen);
     const RowsSource v = plan.v.rows(work.buffers.v, batch, keys.begin + key, head_kv, count, g.dv, seen);
     load_keys(plan, k, v, scratch);
@@ -228,21 +245,29 @@ inline void block_item(const BackwardWork& work, std::int64_t batch, std::int64_
     for (std::int64_t head = head_kv * g.group; head < (head_kv + 1) * g.group; ++head) {
       const float* const lse = work.buffers.lse + g.lse_offset(batch, queries.begin, head);
       const float* const delta = work.sums.delta + head * plan.q_rows + work.q_row(batch, queries);
+      const Marker marker = g.marker(work.buffers, batch, head, queries, keys);
       for (int t = begin; t < end; ++t) {
         const int query = t * size.q;
+        marked.query = query;
+        marked.rows = min_of(size.q, q_end - query);
+        const Share share = g.hides ? marker.mask.share(query, query + marked.rows, key, key + count) : Share::all;
+        if (share == Share::none) continue;
+        const bool marks = share == Share::some || g.drops;
+        if (marks) mark_tile(marker, share, marked);
         const GradientTile tile{.band = band,
                                 .batch = batch,
                                 .head = head,
                                 .head_kv = head_kv,
                                 .slope = g.slope(work.buffers, batch, head),
                                 .query = query,
-                                .rows = min_of(size.q, q_end - query),
+                                .rows = marked.rows,
                                 .key = key,
                                 .keys = count,
                                 .masked = t < range.interior_begin || t >= range.interior_end,
+                                .marks = marks ? scratch.marks : nullptr,
                                 .lse = lse + query,
                                 .delta = delta + query};
-        gradient_step(work, tile, queries, keys, scratch);
+        gradient_step(work, tile, marked, queries, keys, scratch);
       }
     }
   }
@@ -286,7 +311,8 @@ inline void write_dk_dv(const BackwardWork& work, std::int64_t batch, std::int64
   write_gradient(plan.dk, work.buffers.dk, batch, head_kv, keys, rows.begin, rows.end, work.sums.dk + first * plan.d,
                  plan.d, plan.geometry.scale, plan.geometry.d);
   write_gradient(plan.dv, work.buffers.dv, batch, head_kv, keys, rows.begin, rows.end,
-                 work.sums.dv + first * plan.dv_columns, plan.dv_columns, 1, plan.geometry.dv);
+                 work.sums.dv + first * plan.dv_columns, plan.dv_columns, plan.geometry.dropout.factor,
+                 plan.geometry.dv);
 }
 
 inline constexpr BackwardParts kBackwardParts{delta_item, block_item, write_dq, write_dk_dv};

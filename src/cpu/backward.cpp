@@ -139,6 +139,7 @@ BackwardScratch::BackwardScratch(Carver& carver, const BackwardPlan& plan) {
   bias = plan.geometry.problem.score.bias ? carver.take<float>(tile.q * tile.k) : nullptr;
   first = carver.take<int>(tile.q);
   last = carver.take<int>(tile.q);
+  marks = plan.geometry.hides || plan.geometry.drops ? carver.take<int>(tile.q * tile.k) : nullptr;
   seen_q = carver.take<bool>(tile.q);
   seen_k = carver.take<bool>(tile.k);
 }

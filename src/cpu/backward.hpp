@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/kernel.hpp"
-#include "cpu/geometry.hpp"
+#include "cpu/marks.hpp"
 #include "cpu/tiles.hpp"
 
 // The backward pass around its inner parts. Scores are recomputed once; dQ, dK and dV are summed in fp32 workspace.
@@ -71,6 +71,7 @@ struct BackwardScratch {
   float* bias;          // [tile.k / panel][tile.q][panel]; null: none
   int* first;           // [tile.q]: keys [first, last) of the tile are visible
   int* last;            // [tile.q]
+  int* marks;           // [tile.q][tile.k]; null: neither documents, blocks nor dropout
   bool* seen_q;         // [tile.q]
   bool* seen_k;         // [tile.k]
 };

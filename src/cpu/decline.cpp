@@ -15,10 +15,6 @@ std::string decline(const Problem& p, Pass pass) {
   }
   if (p.head_dim > 576) return named("head_dim", std::to_string(p.head_dim)) + ": this row has at most 576";
   if (head_dim_v(p) > 512) return named("head_dim_v", std::to_string(head_dim_v(p))) + ": this row has at most 512";
-  if (p.mask.documents) return "mask documents: this row has causal, causal_top_left, window and chunk";
-  if (p.mask.prefix) return "mask prefix: this row has causal, causal_top_left, window and chunk";
-  if (p.mask.block_sparse) return "mask block_sparse: this row has causal, causal_top_left, window and chunk";
-  if (p.dropout > 0) return named("dropout", std::to_string(p.dropout)) + ": this row has none, 0";
   if (p.descale.kind != DescaleKind::none) return "descale: this row has none";
   if (p.kv_cache) return "kv_cache: this row reads plain k and v";
   if (p.score.bias && p.score.bias->dtype != DType::fp32 && p.score.bias->dtype != DType::bf16 &&

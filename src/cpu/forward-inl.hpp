@@ -17,14 +17,20 @@ static_assert(forward_tile(1, 1).q % kBlockRows == 0 && forward_tile(1, 1).k % k
 // What a tile of scores needs to know beside its numbers.
 struct ScoreTile {
   Band band;
-  int query;            // first of the tile
-  int rows;             // queries of the tile
-  float slope;          // ALiBi
-  int key = 0;          // first of the tile
-  int keys = 0;         // of the tile
-  bool masked = false;  // some pair may be invisible
-  bool first = true;    // of the item
+  int query;                   // first of the tile
+  int rows;                    // queries of the tile
+  float slope;                 // ALiBi
+  int key = 0;                 // first of the tile
+  int keys = 0;                // of the tile
+  bool masked = false;         // some pair may be invisible
+  const int* marks = nullptr;  // [tile.k][tile.q]; null: the Band says all
+  bool first = true;           // of the item
 };
+
+// Which of the lanes that the Band keeps are marked as seen.
+inline MaskVec seen(const ScoreTile& tile, int at, MaskVec keep) {
+  return tile.marks == nullptr ? keep : keep & (splat(int{kUnseen}) < load(tile.marks + at));
+}
 
 // Steps 1 to 4 of docs/numerics.md on the raw scores of one panel of queries, and the largest scaled score.
 inline void modify_scores(const Geometry& g, const ScoreTile& tile, const ForwardScratch& scratch, int panel,
@@ -40,7 +46,7 @@ inline void modify_scores(const Geometry& g, const ScoreTile& tile, const Forwar
       float* const at = scratch.s + i * stride + lane;
       const IntVec key = splat(tile.key + i);
       Vec x = load(at) * scale;
-      top = max(select(within(key, first, last), x, top), top);
+      top = max(select(seen(tile, i * stride + lane, within(key, first, last)), x, top), top);
       x = softcap.apply(x);
       if (scratch.bias != nullptr) x = x + load(scratch.bias + (panel * tile.keys + i) * kPanel + j * kLanes);
       store(at, x - alibi(slope, diagonal, key));
@@ -56,7 +62,8 @@ inline void mask_scores(const ScoreTile& tile, const ForwardScratch& scratch, in
     const IntVec first = load(scratch.first + lane), last = load(scratch.last + lane);
     for (int i = 0; i < tile.keys; ++i) {
       float* const at = scratch.s + i * stride + lane;
-      store(at, select(within(splat(tile.key + i), first, last), load(at), nothing));
+      const MaskVec keep = seen(tile, i * stride + lane, within(splat(tile.key + i), first, last));
+      store(at, select(keep, load(at), nothing));
     }
   }
 }
@@ -101,6 +108,17 @@ void online_softmax(const ScoreTile& tile, const ForwardScratch& scratch, int pa
   }
 }
 
+// The weights of dropped pairs are in the sum, and nowhere else.
+inline void drop_weights(const ScoreTile& tile, const ForwardScratch& scratch, int panel, int stride) {
+  for (int i = 0; i < tile.keys; ++i) {
+    for (int j = 0; j < kPanelVecs; ++j) {
+      const int at = i * stride + panel * kPanel + j * kLanes;
+      const MaskVec kept = splat(int{kDropped}) < load(tile.marks + at);
+      store(scratch.s + at, select(kept, load(scratch.s + at), zero()));
+    }
+  }
+}
+
 // One tile of keys: S = Q K^T, the softmax, O = O * factor + P V.
 inline void forward_step(const ForwardPlan& plan, const ScoreTile& tile, const ForwardScratch& scratch) {
   const Geometry& g = plan.geometry;
@@ -109,12 +127,13 @@ inline void forward_step(const ForwardPlan& plan, const ScoreTile& tile, const F
   for (int panel = 0; panel * kPanel < tile.rows; ++panel) {
     scores_of_panel(plan, tile.keys, panel, scratch);
     if (!g.plain) modify_scores(g, tile, scratch, panel, stride);
-    if (tile.masked) mask_scores(tile, scratch, panel, stride);
+    if (tile.masked || tile.marks != nullptr) mask_scores(tile, scratch, panel, stride);
     switch (g.problem.dtype) {
       case DType::bf16: online_softmax<DType::bf16>(tile, scratch, panel, stride, c); break;
       case DType::fp16: online_softmax<DType::fp16>(tile, scratch, panel, stride, c); break;
       default: online_softmax<DType::fp32>(tile, scratch, panel, stride, c); break;
     }
+    if (g.drops) drop_weights(tile, scratch, panel, stride);
     output_of_panel(plan, tile.keys, panel, tile.first, scratch);
   }
   output_of_tile(plan, tile.rows, tile.keys, scratch);
@@ -153,6 +172,7 @@ inline void write_rows(const ForwardWork& work, const ForwardScratch& scratch, s
     }
     // No key: 0, also where a tile's NaN has passed by.
     if (scratch.max[i] == -kInfinity) __builtin_memset(row, 0, static_cast<std::size_t>(g.dv) * sizeof(float));
+    keep *= static_cast<double>(g.dropout.factor);
     store_row(plan.o.dtype, row, static_cast<float>(keep / state.sum), g.dv,
               plan.o.at(work.buffers.o, batch, begin + i, head));
   }
@@ -187,7 +207,7 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
   if (rows <= 0) return;
 
   const ForwardScratch scratch = work.scratch(lane);
-  const Band band = Band::of(g.limits, queries.length, keys.length);
+  const Band band = g.band(work.buffers, batch, queries, keys);
   const int padded = round_up(rows, kPanel);
   for (int i = 0; i < padded; ++i) {
     const Interval visible = i < rows ? band.visible(query + i) : Interval{0, kUnbounded};
@@ -200,14 +220,24 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
 
   ScoreTile tile{.band = band, .query = query, .rows = rows, .slope = g.slope(work.buffers, batch, head)};
   const TileRange tiles = band.tiles(query, query + rows, plan.tile.k);
+  const Marker marker = g.marker(work.buffers, batch, head, queries, keys);
   for (int t = tiles.begin; t < tiles.end; ++t) {
     tile.key = t * plan.tile.k;
     tile.keys = min_of(plan.tile.k, keys.length - tile.key);
     tile.masked = t < tiles.interior_begin || t >= tiles.interior_end;
+    const Share share = g.hides ? marker.mask.share(query, query + rows, tile.key, tile.key + tile.keys) : Share::all;
+    if (share == Share::none) continue;
+    const MarkedTile marked{query, rows, tile.key, tile.keys, scratch.marks, 1, plan.tile.q, plan.tile.q * plan.tile.k};
+    tile.marks = share == Share::some || g.drops ? scratch.marks : nullptr;
+    if (tile.marks != nullptr) mark_tile(marker, share, marked);
+
     const bool* seen = nullptr;
-    if (tile.masked) {
+    if (tile.masked || share == Share::some) seen = scratch.seen;
+    if (share == Share::some) {
+      __builtin_memset(scratch.seen, 0, static_cast<std::size_t>(tile.keys));
+      look_at_marks(band, marked, scratch.seen, nullptr);
+    } else if (tile.masked) {
       mark_seen_keys(band, query, query + rows, tile.key, tile.keys, scratch.seen);
-      seen = scratch.seen;
     }
     load_keys(plan, plan.k.rows(work.buffers.k, batch, keys.begin + tile.key, head_kv, tile.keys, g.d, seen),
               plan.v.rows(work.buffers.v, batch, keys.begin + tile.key, head_kv, tile.keys, g.dv, seen), scratch);

@@ -40,6 +40,7 @@ ForwardScratch::ForwardScratch(Carver& carver, const ForwardPlan& plan) {
   max_logit = carver.take<float>(tile.q);
   first = carver.take<int>(tile.q);
   last = carver.take<int>(tile.q);
+  marks = plan.geometry.hides || plan.geometry.drops ? carver.take<int>(tile.q * tile.k) : nullptr;
   seen = carver.take<bool>(tile.k);
 }
 

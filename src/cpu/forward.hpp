@@ -4,7 +4,7 @@
 #include <string>
 
 #include "core/kernel.hpp"
-#include "cpu/geometry.hpp"
+#include "cpu/marks.hpp"
 #include "cpu/tiles.hpp"
 
 // The forward pass around its inner part: what is planned, how the work is cut, where it finds its scratch memory. The
@@ -40,6 +40,7 @@ struct ForwardScratch {
   float* max_logit;  // [tile.q]
   int* first;        // [tile.q]: keys [first, last) are visible
   int* last;         // [tile.q]
+  int* marks;        // [tile.k][tile.q]; null: neither documents, blocks nor dropout
   bool* seen;        // [tile.k]
 };
 

@@ -6,7 +6,8 @@
 #include <cstdint>
 #include <optional>
 
-#include "algebra/mask_band.hpp"
+#include "algebra/dropout.hpp"
+#include "algebra/mask_pairs.hpp"
 #include "core/lower.hpp"
 #include "cpu/rows_source.hpp"
 #include "fattn/attention.hpp"
@@ -66,6 +67,17 @@ struct Tensor {
   }
 };
 
+// What becomes of a pair: what vector code compares with.
+enum Mark : int { kUnseen = 0, kDropped = 1, kKept = 2 };
+
+// What marks the pairs of one sequence and query head (cpu/marks.hpp).
+struct Marker {
+  PairMask mask;
+  bool drops;
+  DropoutWords words;
+  std::uint32_t threshold;
+};
+
 // Facts of a problem that both passes use; everything about one run that is not data.
 struct Geometry {
   explicit Geometry(const Problem& p)
@@ -76,6 +88,9 @@ struct Geometry {
         limits(lower_band(p.mask)),
         scale(static_cast<float>(softmax_scale(p))),
         softcap(static_cast<float>(p.score.softcap)),
+        hides(p.mask.documents || p.mask.block_sparse),
+        drops(p.dropout > 0),
+        dropout(DropoutRule::of(p.dropout)),
         // Raw scores go into the softmax as they are, and the scale into its exponent.
         plain(scale > 0 && softcap == 0 && !p.score.bias && p.score.alibi == Alibi::none) {}
 
@@ -84,7 +99,26 @@ struct Geometry {
   std::int64_t group;
   BandLimits limits;
   float scale, softcap;
+  bool hides;  // documents or block-sparse tables: a pair may be invisible wherever it lies
+  bool drops;
+  DropoutRule dropout;
   bool plain;
+
+  Band band(const Buffers& buffers, std::int64_t batch, const Rows& queries, const Rows& keys) const {
+    return Band::of(limits, queries.length, keys.length, problem.mask.prefix ? buffers.prefix[batch] : 0);
+  }
+  Marker marker(const Buffers& buffers, std::int64_t batch, std::int64_t head, const Rows& queries,
+                const Rows& keys) const {
+    Marker marker{{}, drops, {}, dropout.threshold};
+    const std::int64_t first_q = (problem.total_q ? 0 : batch * problem.seqlen_q) + queries.begin;
+    const std::int64_t first_k = (problem.total_k ? 0 : batch * problem.seqlen_k) + keys.begin;
+    if (hides) marker.mask = lower_pairs(problem, buffers).of(batch, head, first_q, first_k);
+    if (drops) {
+      const auto slice = static_cast<std::uint32_t>(batch * problem.heads_q + head);
+      marker.words = DropoutWords::of(*buffers.dropout_seed, *buffers.dropout_offset, slice);
+    }
+    return marker;
+  }
 
   Rows queries(const Buffers& buffers, std::int64_t batch) const {
     return rows_of(batch, problem.batch, problem.seqlen_q, problem.total_q, buffers.cu_seqlens_q,

@@ -24,10 +24,6 @@ TEST(Decline, NamesArgumentAndValue) {
       {"fwd sq8 sk8 d64 fp64", "dtype = fp64: this row has fp32, bf16 and fp16"},
       {"fwd sq8 sk8 d64 e4m3", "dtype = e4m3"},
       {"fwd sq8 sk8 d64 fp32 out=fp64", "out_dtype = fp64"},
-      {"fwd sq8 sk8 d64 bf16 dropout=0.5", "dropout = 0.5"},
-      {"fwd sq8 sk8 d64 bf16 documents", "mask documents"},
-      {"fwd sq8 sk8 d64 bf16 prefix", "mask prefix"},
-      {"fwd sq8 sk8 d64 bf16 block_sparse=64,64", "mask block_sparse"},
   };
   for (const std::string& target : targets()) {
     for (const auto& one : cases) {
