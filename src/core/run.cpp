@@ -7,6 +7,7 @@
 #include "core/kernel.hpp"
 #include "core/lengths.hpp"
 #include "core/message.hpp"
+#include "core/overlap.hpp"
 
 namespace fattn {
 
@@ -165,6 +166,7 @@ void run(const Plan& plan, const Buffers& buffers, Workspace workspace, Stream s
   check_present(state.device);
   check_stream(state.device, stream);
   check_buffers(state.problem, buffers, state.device);
+  check_overlap(state.problem, buffers);
   check_workspace(plan, workspace);
   if (state.device.kind == DeviceKind::cpu) check_lengths(state.problem, lengths_of(buffers));
   state.kernel->run({state.problem, state.device, state.launch, buffers, workspace, stream});

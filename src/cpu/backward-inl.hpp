@@ -16,6 +16,8 @@ static_assert(kBackwardChunk % backward_tile(1, 1).q == 0 && kBackwardChunk % ba
                   kBackwardChunk % backward_tile(576, 512).q == 0 && kBackwardChunk % backward_tile(576, 512).k == 0,
               "a block is made of whole tiles");
 
+static_assert(kSpill >= kPanel - 1, "sums of dbias by keys are written in whole panels past the end of a sequence");
+
 // One tile of scores of one query head.
 struct GradientTile {
   Band band;

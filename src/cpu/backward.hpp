@@ -41,8 +41,9 @@ struct BackwardPlan {
   std::size_t workspace_bytes = 0;
 };
 
-// Micro-kernels write whole blocks of rows: this many rows after each sequence are nobody's.
-inline constexpr int kSpill = 16;
+// Micro-kernels write whole blocks of rows, and dbias by keys whole panels: this many rows after each sequence are
+// nobody's.
+inline constexpr int kSpill = 32;
 
 // fp32 sums of one run, in the workspace.
 struct BackwardSums {

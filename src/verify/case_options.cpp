@@ -64,7 +64,7 @@ void draw_blocks(OptionArrays& arrays, const Problem& problem, std::uint64_t see
       arrays.block_offsets.push_back(static_cast<std::int32_t>(arrays.block_columns.size()));
     }
   }
-  for (int64_t word = 0; word * 32 < bits; ++word) {
+  for (int64_t word = 0; word * 32 < bits || word == 0; ++word) {
     arrays.block_mask.push_back(static_cast<std::uint32_t>(random.next()));
   }
   // Entries that no row has: reading them shows.

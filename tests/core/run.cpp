@@ -10,17 +10,26 @@ namespace fattn {
 namespace {
 
 // Memory that any pointer of Buffers may point at; the fake rows touch none of it.
-alignas(4096) char memory[4096];
+constexpr std::size_t kPlace = 1 << 16;
+alignas(4096) char memory[8 * kPlace];
 
 template <class T = void>
 T* at(std::size_t offset = 0) {
   return reinterpret_cast<T*>(memory + offset);
 }
 
-Buffers forward_buffers() { return {.q = at(), .k = at(), .v = at(), .o = at()}; }
+// Inputs may share memory, outputs not.
+Buffers forward_buffers() { return {.q = at(), .k = at(), .v = at(), .o = at(kPlace)}; }
 Buffers backward_buffers() {
-  return {
-      .q = at(), .k = at(), .v = at(), .o = at(), .lse = at<float>(), .dout = at(), .dq = at(), .dk = at(), .dv = at()};
+  return {.q = at(),
+          .k = at(),
+          .v = at(),
+          .o = at(4 * kPlace),
+          .lse = at<float>(5 * kPlace),
+          .dout = at(),
+          .dq = at(kPlace),
+          .dk = at(2 * kPlace),
+          .dv = at(3 * kPlace)};
 }
 
 void run_text(const char* problem, const Buffers& buffers, Stream stream = {}) {
@@ -48,7 +57,9 @@ TEST(Run, AllocatesNothing) {
   fake::workspace_bytes = 0;
   const std::int32_t cu_q[] = {0, 8, 16}, cu_k[] = {0, 9, 18}, used[] = {8, 8};
   Buffers buffers = backward_buffers();
-  buffers.dlse = buffers.dbias = buffers.dsink = at<float>();
+  buffers.dlse = at<float>();
+  buffers.dbias = at<float>(6 * kPlace);
+  buffers.dsink = at<float>(7 * kPlace);
   buffers.bias = at();
   buffers.alibi_slopes = buffers.sinks = at<float>();
   buffers.cu_seqlens_q = cu_q;
@@ -189,6 +200,37 @@ TEST(Run, DevicesAndStreams) {
   // Host memory is no memory of a GPU, with or without one here.
   expect_error(Status::invalid_argument, {"q = ", "nearest: memory of CUDA device 0"},
                [&] { run(plan, forward_buffers(), {}); });
+}
+
+TEST(Run, OutputsMustNotOverlap) {
+  Buffers buffers = forward_buffers();
+  buffers.o = at();
+  expect_refused("fwd sq8 d128", buffers, {"o = ", "overlaps q = "});
+  buffers.o = at(2032);  // the last elements of q, k and v
+  expect_refused("fwd sq8 d128", buffers, {"o = ", "overlaps"});
+  buffers.o = at(2048);  // just behind them
+  EXPECT_NO_THROW(run_text("fwd sq8 d128", buffers));
+  buffers.lse = at<float>(2048 + 2044);
+  expect_refused("fwd sq8 d128 lse", buffers, {"lse = ", "overlaps o = "});
+
+  Buffers gradients = backward_buffers();
+  gradients.dk = gradients.dq;
+  expect_refused("bwd sq8 d128", gradients, {"overlaps dq = "});
+  gradients = backward_buffers();
+  gradients.dv = at();
+  expect_refused("bwd sq8 d128", gradients, {"dv = ", "overlaps"});
+}
+
+// One buffer [batch, seqlen, 3, heads, head_dim] for all gradients: interleaved, and apart.
+TEST(Run, InterleavedOutputsAreApart) {
+  const char* const together =
+      "bwd b2 hq2 hk2 sq4 d16 bf16 dq_strides=384,96,16,1 dk_strides=384,96,16,1 dv_strides=384,96,16,1";
+  Buffers buffers = backward_buffers();
+  buffers.dk = at(kPlace + 64);
+  buffers.dv = at(kPlace + 128);
+  EXPECT_NO_THROW(run_text(together, buffers));
+  buffers.dv = at(kPlace + 96);  // half way into dk's heads
+  expect_refused(together, buffers, {"overlaps"});
 }
 
 }  // namespace

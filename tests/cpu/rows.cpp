@@ -42,6 +42,8 @@ const std::vector<std::string> kLines = {
     "bwd b2 hq4 hk2 sq100 sk500 d8 fp16 bias=hk dbias",
     "bwd b2 hq4 hk2 sq500 sk100 d8 fp16 bias=q dbias",
     "bwd b2 hq2 hk2 sq100 sk500 d8 fp16 bias=bhqk dbias",
+    "fwd b2 hq2 hk1 sq200 sk300 d24 bf16 prefix documents block_sparse=40,50,batch,heads dropout=0.2 lse max_logit",
+    "bwd b2 hq2 hk1 sq200 sk600 d8 fp32 prefix documents block_sparse=40,50,batch,heads dropout=0.2",
 };
 
 TEST(CpuRows, SameBitsForAnyThreads) {
