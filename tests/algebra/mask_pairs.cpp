@@ -147,6 +147,12 @@ TEST(PairMask, TablesByBatchAndHead) {
       EXPECT_EQ(masks.of(batch, head, 0, 0).keep(0, 0), batch == 1 && head == 1) << batch << " " << head;
     }
   }
+  // The same tables for batches 0 to 5, of all heads alike.
+  masks.table_of_batch = 1;
+  masks.table_of_head = 0;
+  for (int batch = 0; batch < 6; ++batch) {
+    for (int head = 0; head < 3; ++head) EXPECT_EQ(masks.of(batch, head, 0, 0).keep(0, 0), batch == 4) << batch;
+  }
 }
 
 }  // namespace

@@ -76,6 +76,11 @@ TEST(SoftmaxState, EmptyIsTheIdentityBitByBit) {
   EXPECT_EQ(nothing.state.max, -INFINITY);
   EXPECT_EQ(nothing.state.sum, 0);
   EXPECT_EQ(nothing.out, 0);
+  // Whatever lies in the output of a side without keys: its factor is 0.
+  SoftmaxState<double> state{3, 2};
+  const auto factors = merge(state, SoftmaxState<double>::empty(), [](double x) { return std::exp(x); });
+  EXPECT_EQ(factors.a, 1);
+  EXPECT_EQ(factors.b, 0);
 }
 
 TEST(SoftmaxState, AnyTreeOfMergesIsTheSoftmax) {
