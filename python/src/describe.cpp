@@ -147,16 +147,15 @@ void describe_dout(Problem& p, const Array& dout) {
   p.alignment = alignment_of(dout.address, p.alignment);
 }
 
-Bias describe_bias(const Problem& p, nb::handle shape, DType dtype) {
-  std::array<int64_t, 4> extent = {};
-  const int rank = read_integers("bias", shape, extent);
+Bias describe_bias(const Problem& p, const Array& bias, DType dtype) {
+  const auto& [name, address, rank, extent, stride] = bias;
   const std::array<int64_t, 4> full = {p.batch, p.heads_q, p.seqlen_q, p.seqlen_k};
   std::array<bool, 4> has = {};
   for (int i = 0; i < rank; ++i) {
     const auto own = static_cast<std::size_t>(i), of = static_cast<std::size_t>(4 - rank + i);
     has[of] = extent[own] == full[of] && full[of] != 1;
     if (extent[own] == full[of] || extent[own] == 1) continue;
-    refuse("bias of shape " + shape_text(extent.data(), rank) +
+    refuse(text_of(bias) +
            " does not broadcast to (batch, heads_q, seqlen_q, seqlen_k); nearest: " + shape_text(full.data(), 4));
   }
   return {.batch = has[0], .heads = has[1], .queries = has[2], .keys = has[3], .dtype = dtype};

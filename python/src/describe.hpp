@@ -35,6 +35,6 @@ void describe(Problem& problem, const Array& q, const Array& k, const Array& v, 
 // The gradient of o, whose shape is that of o.
 void describe_dout(Problem& problem, const Array& dout);
 // A bias of any rank up to 4, aligned to the right with [batch, heads_q, seqlen_q, seqlen_k].
-Bias describe_bias(const Problem& problem, nanobind::handle shape, DType dtype);
+Bias describe_bias(const Problem& problem, const Array& bias, DType dtype);
 
 }  // namespace fattn::python

@@ -10,7 +10,9 @@
 #include <cmath>
 
 #include "describe.hpp"
+#include "options.hpp"
 #include "request.hpp"
+#include "xla.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -42,50 +44,6 @@ DType dtype_of(int code) {
   return static_cast<DType>(code);
 }
 
-// What a call asks for beside its arrays. Made once for each set of options and kept by Python.
-struct Options {
-  bool causal = false;
-  bool causal_top_left = false;
-  std::int64_t window_left = -1;
-  std::int64_t window_right = -1;
-  std::int64_t chunk = 0;
-  std::optional<double> softmax_scale;
-  double softcap = 0;
-  double dropout = 0;
-  bool deterministic = false;
-  bool batch_invariant = false;
-  std::string kernel;
-
-  void apply(Problem& p) const {
-    p.mask.causal = causal;
-    p.mask.causal_top_left = causal_top_left;
-    p.mask.window_left = window_left;
-    p.mask.window_right = window_right;
-    p.mask.chunk = chunk;
-    p.softmax_scale = softmax_scale;
-    p.score.softcap = softcap;
-    p.dropout = dropout;
-    p.deterministic = deterministic;
-    p.batch_invariant = batch_invariant;
-  }
-};
-
-// Which optional arrays and outputs take part: bits, so that a call passes one number.
-enum Flag : unsigned {
-  kSequsedQ = 1,
-  kSequsedK = 2,
-  kSinks = 4,
-  kDocuments = 8,
-  kPrefix = 16,
-  kLse = 32,
-  kMaxLogit = 64,
-  kDlse = 128,
-  kDbias = 256,
-  kDsink = 512,
-  kAlibiHead = 1024,
-  kAlibiBatch = 2048,
-};
-
 std::shared_ptr<Planned> make_plan(bool backward, int dtype, int device, int threads, const Options& options, Address q,
                                    nb::handle q_shape, nb::handle q_stride, Address k, nb::handle k_shape,
                                    nb::handle k_stride, Address v, nb::handle v_shape, nb::handle v_stride,
@@ -100,19 +58,10 @@ std::shared_ptr<Planned> make_plan(bool backward, int dtype, int device, int thr
   describe(p, read_array("q", q, q_shape, q_stride), read_array("k", k, k_shape, k_stride),
            read_array("v", v, v_shape, v_stride), {batch, longest_q, longest_k});
   if (backward) describe_dout(p, read_array("dout", dout, dout_shape, dout_stride));
-  if (!bias_shape.is_none()) p.score.bias = describe_bias(p, bias_shape, dtype_of(bias_dtype));
-  p.seqused_q = flags & kSequsedQ;
-  p.seqused_k = flags & kSequsedK;
-  p.sinks = flags & kSinks;
-  p.mask.documents = flags & kDocuments;
-  p.mask.prefix = flags & kPrefix;
-  p.return_lse = flags & kLse;
-  p.return_max_logit = flags & kMaxLogit;
-  p.dlse = flags & kDlse;
-  p.dbias = flags & kDbias;
-  p.dsink = flags & kDsink;
-  if (flags & kAlibiHead) p.score.alibi = Alibi::per_head;
-  if (flags & kAlibiBatch) p.score.alibi = Alibi::per_batch_and_head;
+  if (!bias_shape.is_none()) {
+    p.score.bias = describe_bias(p, read_array("bias", 0, bias_shape, bias_shape), dtype_of(bias_dtype));
+  }
+  apply_flags(p, flags);
   request.kind = device < 0 ? DeviceKind::cpu : DeviceKind::cuda;
   request.index = device < 0 ? 0 : device;
   request.threads = threads;
@@ -245,6 +194,8 @@ NB_MODULE(_core, m) {
     }
     return out;
   });
+
+  add_xla_handlers(m);
 
   nb::class_<View>(m, "View")
       .def("__init__", [](View* self, nb::handle object) { new (self) View(make_view(object)); })

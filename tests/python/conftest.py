@@ -5,8 +5,13 @@ The CUDA kernels of one GPU do not serve every option, so that tests of the door
 fixture `rows`); test_hopper.py takes what plan() chooses."""
 
 import importlib.util
+import os
 
 import pytest
+
+# Before jax is imported: enough devices of the CPU for shard_map. The tests of JAX run there.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 REFERENCE = "cuda_reference_forward,cuda_reference_backward"
 
