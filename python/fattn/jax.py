@@ -78,12 +78,21 @@ def _lse_shape(q):
     return (q.shape[1], q.shape[0]) if q.ndim == 3 else (q.shape[0], q.shape[2], q.shape[1])
 
 
+def _result(shape, dtype, like):
+    """What a handler returns: inside shard_map it varies over the same axes of the mesh as `like`."""
+    kind = jax.typeof(like) if hasattr(jax, "typeof") else None
+    for name in ("manual_axis_type", "vma"):  # as newer and older versions call it
+        if getattr(kind, name, None) is not None:
+            return jax.ShapeDtypeStruct(shape, dtype, **{name: getattr(kind, name)})
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
 def _present(arrays):
     return [array for array in arrays if array is not None]
 
 
 def _forward(static, q, k, v, arrays):
-    shapes = (jax.ShapeDtypeStruct((*q.shape[:-1], v.shape[-1]), q.dtype), jax.ShapeDtypeStruct(_lse_shape(q), jnp.float32))
+    shapes = (_result((*q.shape[:-1], v.shape[-1]), q.dtype, q), _result(_lse_shape(q), jnp.float32, q))
     if 0 in shapes[0].shape:
         return jnp.zeros(shapes[0].shape, q.dtype), jnp.full(shapes[1].shape, -jnp.inf, jnp.float32)
     call = jax.ffi.ffi_call("fattn_forward", shapes, vmap_method="broadcast_all")
@@ -91,11 +100,11 @@ def _forward(static, q, k, v, arrays):
 
 
 def _backward(static, q, k, v, out, lse, dout, dlse, arrays, need_dbias, need_dsink):
-    shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (q, k, v)]
+    shapes = [_result(array.shape, array.dtype, array) for array in (q, k, v)]
     if need_dbias:
-        shapes.append(jax.ShapeDtypeStruct(arrays.bias.shape, jnp.float32))
+        shapes.append(_result(arrays.bias.shape, jnp.float32, arrays.bias))
     if need_dsink:
-        shapes.append(jax.ShapeDtypeStruct(arrays.sinks.shape, jnp.float32))
+        shapes.append(_result(arrays.sinks.shape, jnp.float32, arrays.sinks))
     if 0 in out.shape:
         return [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
     flags = (o.DLSE if dlse is not None else 0) | (o.DBIAS if need_dbias else 0) | (o.DSINK if need_dsink else 0)
