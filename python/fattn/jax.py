@@ -81,9 +81,11 @@ def _lse_shape(q):
 def _result(shape, dtype, like):
     """What a handler returns: inside shard_map it varies over the same axes of the mesh as `like`."""
     kind = jax.typeof(like) if hasattr(jax, "typeof") else None
-    for name in ("manual_axis_type", "vma"):  # as newer and older versions call it
-        if getattr(kind, name, None) is not None:
-            return jax.ShapeDtypeStruct(shape, dtype, **{name: getattr(kind, name)})
+    if getattr(kind, "vma", None):
+        return jax.ShapeDtypeStruct(shape, dtype, vma=kind.vma)
+    if getattr(kind, "manual_axis_type", None):  # as newer versions call it
+        sharding = jax.sharding.NamedSharding(kind.sharding.mesh, jax.sharding.PartitionSpec())
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding, manual_axis_type=kind.manual_axis_type)
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
