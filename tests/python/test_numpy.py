@@ -187,7 +187,8 @@ def test_bad_input(kind, text, arrays, options):
 
 
 def test_import_is_quick_and_brings_no_framework():
-    code = ("import numpy, sys, time; begin = time.perf_counter(); import fattn; seconds = time.perf_counter() - begin; "
+    # The processor's time, which a busy machine does not stretch.
+    code = ("import numpy, sys, time; begin = time.process_time(); import fattn; seconds = time.process_time() - begin; "
             "assert not {'torch', 'jax', 'transformers'} & set(sys.modules); print(seconds)")
     runs = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
             for _ in range(5)]
