@@ -45,7 +45,8 @@ DType dtype_of(ffi::DataType type) {
     case ffi::DataType::F8E4M3FN: return DType::e4m3;
     default: break;
   }
-  throw Error(Status::invalid_argument, "dtype of an array must be float64, float32, bfloat16, float16 or float8_e4m3fn");
+  throw Error(Status::invalid_argument,
+              "dtype of an array must be float64, float32, bfloat16, float16 or float8_e4m3fn");
 }
 
 // An operand or result of one of the `outer` problems that vmap has put side by side.
@@ -112,7 +113,8 @@ using HostMemory = std::unique_ptr<void, decltype(&std::free)>;
 HostMemory host_zeros(std::size_t bytes) {
   constexpr std::size_t kAlign = Plan::workspace_alignment();
   HostMemory memory(std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign), &std::free);
-  if (!memory) throw Error(Status::out_of_memory, "no host memory for a workspace of " + std::to_string(bytes) + " bytes");
+  if (!memory)
+    throw Error(Status::out_of_memory, "no host memory for a workspace of " + std::to_string(bytes) + " bytes");
   std::memset(memory.get(), 0, bytes);
   return memory;
 }
@@ -148,7 +150,8 @@ class Call {
     for (std::size_t i = 0; i < args.size(); ++i) {
       const ffi::AnyBuffer buffer = *args.get<ffi::AnyBuffer>(i);
       if (i == 0) {
-        for (std::size_t d = 0; d + base_rank(given_) < buffer.dimensions().size(); ++d) outer_ *= buffer.dimensions()[d];
+        for (std::size_t d = 0; d + base_rank(given_) < buffer.dimensions().size(); ++d)
+          outer_ *= buffer.dimensions()[d];
       }
       operands_.push_back({buffer, outer_});
     }
