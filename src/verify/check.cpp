@@ -60,7 +60,7 @@ CheckResult Judge::check(std::string_view kernel, int runs) {
   for (std::size_t i = 0; i < outputs.tensors().size(); ++i) {
     const Tensor& tensor = outputs.tensors()[i];
     OutputCheck output{tensor.name(), distance(tensor, exact_.tensors()[i]), naive_[i], {}, false};
-    output.bound = bound(tensor.name(), problem.dtype, tensor.dtype(), output.naive, magnitudes_[i]);
+    output.bound = bound(tensor.name(), problem, tensor.dtype(), output.naive, magnitudes_[i]);
     output.pass = passes(output.error, output.bound);
     result.pass = result.pass && output.pass;
     result.outputs.push_back(output);

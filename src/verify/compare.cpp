@@ -47,10 +47,14 @@ double rounding_unit(DType dtype) {
   return 0;
 }
 
-Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive, const Magnitude& terms) {
+Bound bound(const std::string& output, const Problem& problem, DType stored, const Distance& naive,
+            const Magnitude& terms) {
+  const DType inputs = problem.dtype;
   const double four_units = 4 * rounding_unit(DType::fp32);
   if (output == "lse" || output == "max_logit") {
-    const double floor = four_units * std::max(1.0, naive.reference_max);
+    const bool tensor_cores = inputs == DType::bf16 || inputs == DType::fp16;
+    const double units = 4 + (tensor_cores ? static_cast<double>(problem.head_dim) / 64 : 0);
+    const double floor = units * rounding_unit(DType::fp32) * std::max(1.0, naive.reference_max);
     return {2 * naive.max + floor, 2 * naive.rms + floor};
   }
   // An fp64 row on fp64 inputs has nothing of fp32 but the outputs that are always fp32. Its naive is the oracle

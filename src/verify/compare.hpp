@@ -42,12 +42,14 @@ struct Magnitude {
 // cancel, which are as coarse as fp32 is for their terms. The yardstick of small problems is the largest of several
 // draws for the same reason.
 // lse and max_logit are logarithms: both floors are v times the largest magnitude, at least 1, which leaves room for
-// exp2-based arithmetic that scales by log2(e) and back.
+// exp2-based arithmetic that scales by log2(e) and back; and for 16-bit inputs a unit more for every 64 of head_dim,
+// because tensor cores cut off where they add (each of the d / 16 steps of q.k loses up to a unit, all the same way).
 struct Bound {
   double max = 0;
   double rms = 0;
 };
-Bound bound(const std::string& output, DType inputs, DType stored, const Distance& naive, const Magnitude& terms);
+Bound bound(const std::string& output, const Problem& problem, DType stored, const Distance& naive,
+            const Magnitude& terms);
 
 // Both errors within the bound, and nothing misplaced.
 bool passes(const Distance& distance, const Bound& bound);

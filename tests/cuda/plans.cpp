@@ -68,7 +68,7 @@ TEST(CudaPlans, RefusalsNameTheArgument) {
 
 TEST(CudaPlans, OraclesAreChosenByNameOnly) {
   Problem problem = example(Pass::forward);
-  problem.head_dim = 40;  // no other CUDA row has it
+  problem.head_dim = 320;  // no other CUDA row has it
   try {
     plan(problem, h100());
     FAIL() << "an oracle was chosen silently";

@@ -15,6 +15,7 @@ namespace fattn::gpu::sm90 {
 namespace {
 
 constexpr const char* kRow = "sm90_forward_bf16_d128_band";
+constexpr const char* kVarlenRow = "sm90_forward_bf16_d128_band_modified_varlen";
 
 Problem example() { return parse_problem("fwd b2 hq8 hk2 sq300 sk400 d128 bf16 causal lse"); }
 
@@ -132,7 +133,8 @@ TEST(Sm90Plan, AcceptsEveryBandAndHead) {
     for (const char* shape : {"hq8 hk8 sq300 sk400", "hq8 hk1 sq1 sk5000", "hq3 hk3 sq700 sk20", "hq2 hk2 sq9 sk0"}) {
       if (std::string(text) == " causal_top_left") continue;
       const Problem problem = parse_problem("fwd b2 " + std::string(shape) + " d128 bf16" + text);
-      EXPECT_EQ(fattn::plan(problem, h200()).kernel(), kRow) << to_string(problem);
+      const bool few = std::string(shape).find("sk5000") != std::string::npos;
+      EXPECT_EQ(fattn::plan(problem, h200()).kernel(), few ? kVarlenRow : kRow) << to_string(problem);
     }
   Problem problem = example();
   problem.mask = causal_top_left();
@@ -148,8 +150,9 @@ TEST(Sm90Plan, RefusalsNameTheArgument) {
     EXPECT_NE(reason.find(words), std::string::npos) << reason;
   };
   expect([](Problem&) {}, "accepted");
-  expect([](Problem& p) { p.head_dim = 80; }, "head_dim = 80: this row has 128");
-  expect([](Problem& p) { p.head_dim_v = 64; }, "head_dim_v = 64: this row has 128");
+  expect([](Problem& p) { p.head_dim = 136; }, "head_dim = 136: this row has up to 128");
+  expect([](Problem& p) { p.head_dim = 100; }, "head_dim = 100: this row has multiples of 8; nearest: 104");
+  expect([](Problem& p) { p.head_dim_v = 192; }, "head_dim_v = 192: this row has up to 128");
   expect([](Problem& p) { p.dtype = DType::fp16; }, "dtype = fp16: this row has bf16");
   expect([](Problem& p) { p.out_dtype = DType::fp32; }, "out_dtype = fp32: this row has bf16");
   expect([](Problem& p) { p.total_q = 600, p.total_k = 800; }, "cu_seqlens");
@@ -160,7 +163,7 @@ TEST(Sm90Plan, RefusalsNameTheArgument) {
   expect([](Problem& p) { p.score.softcap = 30; }, "softcap = 30");
   expect([](Problem& p) { p.score.bias = Bias{}; }, "bias");
   expect([](Problem& p) { p.score.alibi = Alibi::per_head; }, "alibi");
-  expect([](Problem& p) { p.sinks = true; }, "sinks");
+  expect([](Problem& p) { p.sinks = true; }, "accepted");
   expect([](Problem& p) { p.dropout = 0.25; }, "dropout = 0.25");
   expect([](Problem& p) { p.return_max_logit = true; }, "max_logit");
   expect([](Problem& p) { p.softmax_scale = 3e38; }, "softmax_scale = 3e+38");
@@ -189,7 +192,7 @@ TEST(Sm90Plan, StridesThatTheCopyEngineTakes) {
 }
 
 TEST(Sm90Plan, ScaleGoesIntoAPositiveFactorAndTheQueriesBits) {
-  const ForwardRow row{DType::bf16, forward_tile(DType::bf16, 128, 128), 0};
+  const ForwardRow row{DType::bf16, forward_tile(DType::bf16, 128, 128), 0, false, false};
   Problem problem = example();
   const auto score = [&](double scale) {
     problem.softmax_scale = scale;
@@ -206,7 +209,7 @@ TEST(Sm90Plan, ScaleGoesIntoAPositiveFactorAndTheQueriesBits) {
 
 // Keys outside are not read at all, so that NaN there goes nowhere; keys inside are each seen by some query.
 TEST(Sm90Plan, KeysThatAreSeen) {
-  const ForwardRow row{DType::bf16, forward_tile(DType::bf16, 128, 128), 0};
+  const ForwardRow row{DType::bf16, forward_tile(DType::bf16, 128, 128), 0, false, false};
   verify::Random random(3);
   for (int round = 0; round < 600; ++round) {
     Problem problem = example();
@@ -230,7 +233,7 @@ TEST(Sm90Plan, KeysThatAreSeen) {
 }
 
 TEST(Sm90Plan, SectionsShareTheCache) {
-  const ForwardRow row{DType::bf16, forward_tile(DType::bf16, 128, 128), 0};
+  const ForwardRow row{DType::bf16, forward_tile(DType::bf16, 128, 128), 0, false, false};
   Problem problem = parse_problem("fwd b1 hq64 hk8 sq16384 sk16384 d128 bf16 causal");
   const int heads = plan_forward(row, problem, h200()).schedule.section_heads;
   EXPECT_EQ(heads % 8, 0) << "query heads that share keys stay together";

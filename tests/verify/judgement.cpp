@@ -34,7 +34,7 @@ std::map<std::string, Judged> judge(const std::string& right, const std::string&
     const Distance naive_error = distance(yardstick.tensor(tensor.name()), tensor);
     const Tensor& result = answer.tensor(tensor.name());
     const Distance error = distance(result, tensor);
-    const Bound limit = bound(tensor.name(), truth.problem.dtype, result.dtype(), naive_error,
+    const Bound limit = bound(tensor.name(), truth.problem, result.dtype(), naive_error,
                               {naive_error.reference_rms, naive_error.reference_max});
     judged[tensor.name()] = {error, limit, passes(error, limit)};
   }
@@ -78,7 +78,7 @@ TEST(Judgement, NoiseBeyondTheYardstickMisses) {
   const Tensor& truth = exact.tensor("o");
   const Distance naive_error = distance(yardstick.tensor("o"), truth);
   const Bound limit =
-      bound("o", DType::bf16, DType::bf16, naive_error, {naive_error.reference_rms, naive_error.reference_max});
+      bound("o", one.problem, DType::bf16, naive_error, {naive_error.reference_rms, naive_error.reference_max});
   Random random(3);
   std::vector<double> noisy = truth.values();
   for (double& x : noisy) x += 3 * naive_error.rms * random.normal();

@@ -12,9 +12,8 @@
 // forward_compute.cuh, forward_store.cuh; docs/sm90_forward.md tells the whole schedule.
 namespace fattn::gpu::sm90 {
 
-template <ForwardTile tile>
-__device__ __forceinline__ void init_barriers(ForwardShared<tile>& memory, std::uint32_t shared) {
-  using Shared = ForwardShared<tile>;
+template <ForwardTile tile, class Shared>
+__device__ __forceinline__ void init_barriers(Shared& memory, std::uint32_t shared) {
   constexpr int readers = 4 * tile.compute_warpgroups();  // one lane of each computing warp arrives
   tile::RingPosition<1>::init(shared + offsetof(Shared, q_barriers), readers);
   tile::RingPosition<tile.k_stages>::init(shared + offsetof(Shared, k_barriers), readers);

@@ -4,10 +4,13 @@
 #include <cstddef>
 
 #include "cuda/ptx/pin.cuh"
+#include "cuda/ptx/shared.cuh"
 #include "cuda/ptx/wgmma.cuh"
 #include "cuda/sm90/forward_store.cuh"
+#include "cuda/sm90/forward_varlen.cuh"
 #include "cuda/tile/mask.cuh"
 #include "cuda/tile/pipeline.cuh"
+#include "cuda/tile/score.cuh"
 
 namespace fattn::gpu::sm90 {
 
@@ -20,6 +23,8 @@ struct ForwardCompute {
   using Element = typename Traits::Element;
   using Shared = typename Traits::Shared;
   using Params = typename Traits::Params;
+  using Score = typename Traits::Score;
+  using Source = typename Traits::Source;
   using Queries = tile::SwizzledTile<64, tile.d>;
   using Keys = tile::SwizzledTile<tile.n, tile.d>;
   using Values = tile::SwizzledTile<tile.n, tile.dv>;
@@ -31,11 +36,12 @@ struct ForwardCompute {
   tile::RingPosition<1> q_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, q_barriers))};
   tile::RingPosition<tile.k_stages> k_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, k_barriers))};
   tile::RingPosition<tile.v_stages> v_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, v_barriers))};
-  ForwardStore<Traits> store{params, shared, warpgroup};
+  ForwardStore<Traits> store{params, memory, shared, warpgroup};
   int slot = 0;
   float output[tile.dv / 2], scores[tile.n / 2];
-  std::uint32_t weights[tile.n / 4], queries[tile.d / 4];
+  std::uint32_t weights[tile.n / 4], queries[tile.q_registers ? tile.d / 4 : 1];
   tile::SoftmaxRows rows;
+  float top_logit[2];   // of the item's rows, where max_logit is asked for
   float factor[2];      // what the output has to be multiplied by
   float sum_before[2];  // row sums before the last tile
 
@@ -59,30 +65,74 @@ struct ForwardCompute {
     return item;
   }
 
-  // Queries go to registers once an item: a third less reading of shared memory, and their buffer is free at once.
-  __device__ __forceinline__ void load_queries() {
-    const std::uint32_t from = shared + offsetof(Shared, q) + warpgroup * Queries::kBytes;
-    tile::load_operand<64, tile.d>(queries, from, 16 * (threadIdx.x / 32 % 4));
-    arrive(q_ring.empty(0));
-    q_ring.advance();
-    if (params.score.change_queries) {
-#pragma unroll
-      for (std::uint32_t& pair : queries) pair = (pair & params.score.query_and) ^ params.score.query_xor;
-    }
-    ptx::pin(queries);
+  __device__ __forceinline__ std::uint32_t query_tile() const {
+    return shared + static_cast<std::uint32_t>(offsetof(Shared, q)) + warpgroup * Shared::kBytesQ;
   }
+
+  // Queries go to registers once an item: a third less reading of shared memory, and their buffer is free at once.
+  // Where registers are short they stay, and release_queries() lets the buffer go.
+  __device__ __forceinline__ void load_queries(const Item& item) {
+    if constexpr (tile.q_registers) {
+      tile::load_operand<64, tile.d>(queries, query_tile(), 16 * (threadIdx.x / 32 % 4));
+      release_queries();
+      if constexpr (Source::kVarlen) clear_uncounted(item);
+      if (params.score.change_queries) {
+#pragma unroll
+        for (std::uint32_t& pair : queries) pair = (pair & params.score.query_and) ^ params.score.query_xor;
+      }
+      ptx::pin(queries);
+    } else {
+      change_in_place(item);
+    }
+    q_ring.advance();
+  }
+
+  // Rows that do not count belong to another sequence or to nobody: as zeros they touch no vote of their warp.
+  __device__ __forceinline__ void clear_uncounted(const Item& item) {
+    const RowPlace at[2] = {store.place(item, 0), store.place(item, 1)};
+    if (at[0].counts && at[1].counts) return;
+#pragma unroll
+    for (int i = 0; i < tile.d / 4; i++)
+      if (!at[i % 2].counts) queries[i] = 0;
+  }
+
+  // What load_queries does to registers, for queries that stay in shared memory.
+  __device__ __forceinline__ void change_in_place(const Item& item) {
+    const int first = item.row + 64 * warpgroup;
+    bool clear = false;
+    if constexpr (Source::kVarlen) clear = !row_place(params.source, item, memory.places[item.slot], first + 63).counts;
+    if (!clear && !params.score.change_queries) return;
+    for (int at = 4 * (threadIdx.x % 128); at < Shared::kBytesQ; at += 4 * 128) {
+      const int row = first + at % Queries::kSliceBytes / 128;
+      const bool counts = row_place(params.source, item, memory.places[item.slot], row).counts;
+      const std::uint32_t pair =
+          (ptx::load_shared(query_tile() + at) & params.score.query_and) ^ params.score.query_xor;
+      ptx::store_shared(query_tile() + at, counts ? pair : 0);
+    }
+    ptx::fence_proxy_async();
+    store.meet();
+  }
+
+  __device__ __forceinline__ void release_queries() { arrive(q_ring.empty(0)); }
 
   __device__ __forceinline__ void issue_scores(int stage) {
     const std::uint32_t keys = shared + offsetof(Shared, k) + stage * Keys::kBytes;
 #pragma unroll
-    for (int step = 0; step < tile.d / 16; step++)
-      ptx::wgmma<Element, tile.n, ptx::Major::k>(scores, queries + 4 * step, Keys::along_columns(keys, step),
-                                                 step != 0);
+    for (int step = 0; step < tile.d / 16; step++) {
+      if constexpr (tile.q_registers)
+        ptx::wgmma<Element, tile.n, ptx::Major::k>(scores, queries + 4 * step, Keys::along_columns(keys, step),
+                                                   step != 0);
+      else
+        ptx::wgmma<Element, tile.n, ptx::Major::k, ptx::Major::k>(scores, Queries::along_columns(query_tile(), step),
+                                                                  Keys::along_columns(keys, step), step != 0);
+    }
     ptx::wgmma_commit();
   }
 
-  __device__ __forceinline__ void issue_output(bool accumulate) {
+  // O += P V of key tile j, whose values are in the ring's current stage.
+  __device__ __forceinline__ void issue_output(const Item& item, int j, bool accumulate) {
     const std::uint32_t values = shared + offsetof(Shared, v) + v_ring.stage() * Values::kBytes;
+    if constexpr (Source::kVarlen) clear_unseen(item, j, values);
 #pragma unroll
     for (int step = 0; step < tile.n / 16; step++)
       ptx::wgmma<Element, tile.dv, ptx::Major::mn>(output, weights + 4 * step, Values::along_rows(values, step),
@@ -90,20 +140,71 @@ struct ForwardCompute {
     ptx::wgmma_commit();
   }
 
+  // Values that no query sees may be anything, and 0 * NaN is NaN. Both warpgroups write the same zeros.
+  __device__ __forceinline__ void clear_unseen(const Item& item, int j, std::uint32_t values) {
+    const Interval seen = seen_values(params.source, memory.places[item.slot], j * tile.n);
+    if (seen.begin <= 0 && seen.end >= tile.n) return;
+    for (int at = threadIdx.x % 128; at < Values::kBytes / 16; at += 128) {
+      const int row = at * 16 % Values::kSliceBytes / 128;
+      if (row < seen.begin || row >= seen.end) ptx::clear_shared_16(values + 16 * at);
+    }
+    ptx::fence_proxy_async();
+    store.meet();
+  }
+
+  __device__ __forceinline__ int thread_row(const Item& item) const {
+    return item.row + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+  }
+
   __device__ __forceinline__ void mask(const Item& item, int j) {
-    const auto bound = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
-    const int row = item.row + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
-    const Interval keys[2] = {bound.visible(row), bound.visible(row + 8)};
+    const int row = thread_row(item);
+    const auto& place = memory.places[item.slot];
+    const Interval keys[2] = {visible_keys(params.source, params.mask, place, row),
+                              visible_keys(params.source, params.mask, place, row + 8)};
     tile::mask_scores(scores, keys, j * tile.n);
+  }
+
+  // Everything between Q.K and the softmax.
+  __device__ __forceinline__ void shape_scores(const Item& item, int j, bool masked) {
+    if constexpr (Score::kModified) {
+      if (params.score.max_logit != nullptr) {
+        if (masked) mask(item, j);
+        float top[2];
+        tile::row_tops(top, scores);
+#pragma unroll
+        for (int r = 0; r < 2; r++) top_logit[r] = fmaxf(top_logit[r], top[r] * params.score.raw_scale);
+      }
+      if (params.score.modified) modify_scores(item, j);
+    }
+    if (masked) mask(item, j);
+  }
+
+  __device__ __forceinline__ void modify_scores(const Item& item, int j) {
+    if (params.score.cap_in > 0.f)
+      tile::softcap(scores, params.score.cap_in, params.score.cap_out);
+    else
+      tile::scale(scores, params.score.raw_log2);
+    if (params.score.slopes == nullptr) return;
+    const auto& place = memory.places[item.slot];
+    float slope[2];
+    int distance[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      const int row = thread_row(item) + 8 * r;
+      const int head = row_place(params.source, item, place, row).head;
+      slope[r] = kLog2e * params.score.slopes[item.batch * params.score.slopes_batch + head];
+      distance[r] = diagonal_of(params.source, params.mask, place, row) - j * tile.n;
+    }
+    tile::alibi(scores, slope, distance);
   }
 
   __device__ __forceinline__ void release_keys() { arrive(k_ring.empty(k_ring.stage_before())); }
 
-  // Called with the turn taken, so all four warps are done with the softmax of the last tile. If a weight of it
+  // Called with the turn taken, so all four warps are done with the softmax of the last tile, j. If a weight of it
   // was 2^100 or more, does that tile again with its true maxima. Then lets the key tile go. `again` restores
   // the scores that were already on their way.
   template <bool again>
-  __device__ __forceinline__ void settle() {
+  __device__ __forceinline__ void settle(const Item& item, int j) {
     volatile int& overflow = memory.overflow[warpgroup][k_ring.stage_before()];
     if (__any_sync(~0u, overflow != 0)) {
       ptx::wgmma_wait<0>();
@@ -112,6 +213,7 @@ struct ForwardCompute {
       issue_scores(k_ring.stage_before());
       ptx::wgmma_wait<0>();
       ptx::pin(scores);
+      shape_scores(item, j, false);
       rows.sum[0] = sum_before[0], rows.sum[1] = sum_before[1];
       if (tile::softmax_exact(scores, rows, factor, params.score.scale_log2)) tile::scale_rows(output, factor);
       tile::round_to_operand<Element>(weights, scores);
@@ -126,13 +228,14 @@ struct ForwardCompute {
 
   // Weights of an item's first tile.
   __device__ __forceinline__ void weigh_first(const Item& item) {
-    if (item.tiles.first_masked) mask(item, item.tiles.end - 1);
+    top_logit[0] = top_logit[1] = -INFINITY;
+    shape_scores(item, item.tiles.end - 1, item.tiles.first_masked);
     tile::softmax_first(scores, rows, params.score.scale_log2);
   }
 
-  // The same with its scores, on its own: only before a block's first item.
+  // The same with its scores, on its own: before a block's first item, or where the next item's queries come late.
   __device__ __forceinline__ void first(const Item& item) {
-    load_queries();
+    load_queries(item);
     k_ring.wait_full();
     ptx::pin(scores);
     ptx::wgmma_fence();
@@ -140,13 +243,21 @@ struct ForwardCompute {
     ptx::wgmma_wait<0>();
     ptx::pin(scores);
     k_ring.advance();
+    scores_are_there(item, item.tiles.end - 1);
     weigh_first(item);
     tile::round_to_operand<Element>(weights, scores);
   }
 
+  // After the products of Q and key tile j: what they read can go, where nothing is done twice.
+  __device__ __forceinline__ void scores_are_there(const Item& item, int j) {
+    if constexpr (!tile.stale_reference()) release_keys();
+    if constexpr (!tile.q_registers)
+      if (j == item.tiles.begin) release_queries();
+  }
+
   // Which tiles of an item a step is for. Plain ones need no mask and no maxima; those to the right of them come before
-  // any plain one, so their predecessor cannot have overflowed.
-  enum class Part { right, plain, left };
+  // any plain one, so their predecessor cannot have overflowed. Without a stale reference all are one part.
+  enum class Part { right, plain, left, any };
 
   // Tile j of the item, and the output of tile j + 1.
   template <Part part>
@@ -156,21 +267,27 @@ struct ForwardCompute {
     ptx::pin(output), ptx::pin(scores), ptx::pin(weights);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
-    if constexpr (part == Part::right) {
-      release_keys();
-    } else {
-      settle<true>();
+    if constexpr (tile.stale_reference()) {
+      if constexpr (part == Part::right)
+        release_keys();
+      else
+        settle<true>(item, j + 1);
     }
     v_ring.wait_full();
-    issue_output(j + 2 != item.tiles.end);
+    issue_output(item, j + 1, j + 2 != item.tiles.end);
     pass_turn();
     ptx::wgmma_wait<1>();
     ptx::pin(scores);
+    k_ring.advance();
+    scores_are_there(item, j);
+    if constexpr (part == Part::any)
+      shape_scores(item, j, j < item.tiles.plain_begin || j >= item.tiles.plain_end);
+    else
+      shape_scores(item, j, part != Part::plain);
     bool moved;
     if constexpr (part == Part::plain) {
       moved = tile::softmax_stale(scores, rows, factor, sum_before, params.score.scale_log2);
     } else {
-      mask(item, j);
       moved = tile::softmax_exact(scores, rows, factor, params.score.scale_log2);
     }
     ptx::wgmma_wait<0>();
@@ -181,10 +298,9 @@ struct ForwardCompute {
       tile::scale_rows(output, factor);
       if constexpr (part == Part::plain) {
         const bool good = rows.sum[0] < tile::kOverflow && rows.sum[1] < tile::kOverflow;
-        if (!good) memory.overflow[warpgroup][k_ring.stage()] = 1;
+        if (!good) memory.overflow[warpgroup][k_ring.stage_before()] = 1;
       }
     }
-    k_ring.advance();
     tile::round_to_operand<Element>(weights, scores);
   }
 
@@ -192,40 +308,43 @@ struct ForwardCompute {
   __device__ __forceinline__ void cross(const Item& item, const Item& next) {
     k_ring.wait_full();
     wait_turn();
-    settle<false>();
-    load_queries();
+    if constexpr (tile.stale_reference()) settle<false>(item, item.tiles.begin);
+    load_queries(next);
     ptx::pin(output), ptx::pin(scores), ptx::pin(weights);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
     v_ring.wait_full();
-    issue_output(item.tiles.end - item.tiles.begin != 1);
+    issue_output(item, item.tiles.begin, item.tiles.end - item.tiles.begin != 1);
     pass_turn();
     ptx::wgmma_wait<1>();
     ptx::pin(scores);
     k_ring.advance();
+    scores_are_there(next, next.tiles.end - 1);
     const tile::SoftmaxRows done = rows;
+    const float done_logit[2] = {top_logit[0], top_logit[1]};
     weigh_first(next);
     ptx::wgmma_wait<0>();
     ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
     v_ring.advance();
-    store(item, done, output);
+    store(item, done, done_logit, output);
     tile::round_to_operand<Element>(weights, scores);
   }
 
-  // The last output of the last item.
+  // The last output of an item, on its own.
   __device__ __forceinline__ void last(const Item& item) {
     v_ring.wait_full();
     wait_turn();
-    settle<false>();
+    if constexpr (tile.stale_reference()) settle<false>(item, item.tiles.begin);
     ptx::pin(output), ptx::pin(weights);
     ptx::wgmma_fence();
-    issue_output(item.tiles.end - item.tiles.begin != 1);
+    issue_output(item, item.tiles.begin, item.tiles.end - item.tiles.begin != 1);
     pass_turn();
     ptx::wgmma_wait<0>();
     ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
-    store(item, rows, output);
+    v_ring.advance();
+    store(item, rows, top_logit, output);
   }
 
   __device__ __forceinline__ void run() {
@@ -235,15 +354,23 @@ struct ForwardCompute {
     first(item);
     while (true) {
       int j = item.tiles.end - 2;
-      for (; j >= item.tiles.plain_end; j--) step<Part::right>(item, j);
-      for (; j >= item.tiles.plain_begin; j--) step<Part::plain>(item, j);
-      for (; j >= item.tiles.begin; j--) step<Part::left>(item, j);
+      if constexpr (tile.stale_reference()) {
+        for (; j >= item.tiles.plain_end; j--) step<Part::right>(item, j);
+        for (; j >= item.tiles.plain_begin; j--) step<Part::plain>(item, j);
+        for (; j >= item.tiles.begin; j--) step<Part::left>(item, j);
+      } else {
+        for (; j >= item.tiles.begin; j--) step<Part::any>(item, j);
+      }
+      if constexpr (!tile.q_registers) last(item);
       const Item next = next_item();
       if (next.row < 0) break;
-      cross(item, next);
+      if constexpr (tile.q_registers)
+        cross(item, next);
+      else
+        first(next);
       item = next;
     }
-    last(item);
+    if constexpr (tile.q_registers) last(item);
     store.finish();
   }
 };

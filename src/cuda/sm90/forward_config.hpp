@@ -14,67 +14,102 @@ namespace fattn::gpu::sm90 {
 struct ForwardTile {
   int m;         // query rows of a block, 64 a computing warpgroup
   int n;         // keys of a tile
-  int d;         // head_dim of q and k
-  int dv;        // head_dim of v and o
-  int k_stages;  // a key tile is held one step longer than a value tile, until its scores are known to be finite
+  int d;         // largest head_dim of q and k; smaller ones are filled with zeros by the copy engine
+  int dv;        // largest head_dim of v and o
+  int k_stages;  // one more than of values: weights follow a stale reference, and a key tile is held one step longer
   int v_stages;
   int load_registers;  // a thread, after setmaxnreg
   int compute_registers;
+  bool q_registers;  // queries live in registers, else in shared memory
+  bool o_buffer;     // outputs leave through a buffer of their own and the copy engine, else straight from registers
 
   constexpr int compute_warpgroups() const { return m / 64; }
   constexpr int threads() const { return 128 * (compute_warpgroups() + 1); }
+  constexpr bool stale_reference() const { return k_stages == v_stages + 1; }
   friend constexpr bool operator==(const ForwardTile&, const ForwardTile&) = default;
 };
 
-// The tile of each compiled kernel. All zero: there is none. Beside it TFLOP/s on an H200 at 1k / 4k / 16k keys; what
-// else was tried is in docs/sm90_forward.md.
+// The tile of each compiled kernel. All zero: there is none. What else was tried is in docs/sm90_forward.md.
 constexpr ForwardTile forward_tile(DType dtype, int d, int dv) {
-  // full 703 / 787 / 802, causal 523 / 726 / 798 (cuDNN 611 / 666 / 674 and 440 / 571 / 628 in the same run)
-  if (dtype == DType::bf16 && d == 128 && dv == 128)
-    return {.m = 128,
-            .n = 128,
-            .d = 128,
-            .dv = 128,
-            .k_stages = 3,
-            .v_stages = 2,
-            .load_registers = 40,
-            .compute_registers = 232};
+  if (dtype != DType::bf16 && dtype != DType::fp16) return {};
+  ForwardTile tile{.m = 128,
+                   .n = 128,
+                   .d = d,
+                   .dv = dv,
+                   .k_stages = 3,
+                   .v_stages = 2,
+                   .load_registers = 40,
+                   .compute_registers = 232,
+                   .q_registers = true,
+                   .o_buffer = true};
+  if (d == 64 && dv == 64) return tile;
+  if (d == 96 && dv == 96) return tile;
+  // full 703 / 787 / 802, causal 523 / 726 / 798 TFLOP/s on an H200 at 1k / 4k / 16k keys (cuDNN 611 / 666 / 674 and
+  // 440 / 571 / 628 in the same run)
+  if (d == 128 && dv == 128) return tile;
+  tile.o_buffer = false;
+  if (d == 192 && dv == 128) {
+    tile.n = 96;
+    return tile;
+  }
+  tile.n = 80;
+  if (d == 192 && dv == 192) return tile;
+  tile.k_stages = 2;
+  tile.q_registers = false;
+  if (d == 256 && dv == 256) return tile;
   return {};
 }
 
-// Shared memory of a block. Elements are 16-bit; the tiles are swizzled (tile/swizzle.cuh).
-template <ForwardTile tile>
-struct ForwardShared {
-  using Element = std::uint16_t;
-  static constexpr int kItems = 3;  // alive at a time: being stored, being computed, being loaded
+// The same for sources of any length: true maxima need no recovery, which halves the code that ptxas has to get
+// through.
+constexpr ForwardTile varlen_tile(ForwardTile tile) {
+  tile.k_stages = tile.v_stages;
+  tile.o_buffer = false;
+  return tile;
+}
 
-  alignas(1024) Element q[tile.m * tile.d];
-  alignas(1024) Element o[tile.m * tile.dv];
-  alignas(1024) Element k[tile.k_stages][tile.n * tile.d];
-  alignas(1024) Element v[tile.v_stages][tile.n * tile.dv];
+// Bytes of a tile of 16-bit elements in shared memory: slices of 64 columns (tile/swizzle.cuh).
+constexpr int tile_bytes(int rows, int columns) { return (columns + 63) / 64 * rows * 128; }
+
+// Shared memory of a block. `Place` is what the loader says of an item beside the item.
+template <ForwardTile tile, class Place>
+struct ForwardShared {
+  static constexpr int kItems = 3;  // alive at a time: being stored, being computed, being loaded
+  static constexpr int kBytesQ = tile_bytes(64, tile.d), kBytesO = tile_bytes(64, tile.dv);
+  static constexpr int kBytesK = tile_bytes(tile.n, tile.d), kBytesV = tile_bytes(tile.n, tile.dv);
+
+  alignas(1024) unsigned char q[tile.compute_warpgroups()][kBytesQ];
+  alignas(1024) unsigned char k[tile.k_stages][kBytesK];
+  alignas(1024) unsigned char v[tile.v_stages][kBytesV];
+  alignas(tile.o_buffer
+              ? 1024
+              : 16) unsigned char o[tile.o_buffer ? tile.compute_warpgroups() : 1][tile.o_buffer ? kBytesO : 16];
   alignas(16) Item items[kItems];
+  Place places[kItems];
   std::uint64_t q_barriers[2];  // full, empty
   std::uint64_t k_barriers[2 * tile.k_stages];
   std::uint64_t v_barriers[2 * tile.v_stages];
   int overflow[kMaxComputeWarpgroups][tile.k_stages];  // a weight of this key tile was 2^100 or more
 };
 
-template <ForwardTile tile>
+template <ForwardTile tile, class Shared>
 constexpr bool check_forward_tile() {
   static_assert(tile.m % 64 == 0 && tile.m >= 128,
                 "the turn barrier passes between at least two warpgroups of 64 rows");
   static_assert(tile.compute_warpgroups() <= kMaxComputeWarpgroups, "barriers.hpp numbers barriers for so many");
   static_assert(tile.n % 16 == 0, "P.V consumes keys 16 at a time");
-  static_assert(tile.d % 64 == 0 && tile.dv % 64 == 0, "swizzled slices are 64 columns wide");
+  static_assert(tile.d % 16 == 0 && tile.dv % 32 == 0, "Q.K reduces over 16 columns; 4 lanes store 32 of O");
   static_assert(tile.n <= 256 && tile.dv <= 256, "wgmma and a box of the copy engine are at most 256 wide");
-  static_assert(tile.k_stages == tile.v_stages + 1, "the recovery holds one key tile more than values");
+  static_assert(tile.stale_reference() || tile.k_stages == tile.v_stages, "keys and values go in step");
+  static_assert(!tile.stale_reference() || tile.q_registers, "the recovery needs the queries until the next turn");
   // setmaxnreg moves registers inside what the block got at launch; a warpgroup that asks for more waits for ever.
   static_assert(tile.load_registers + tile.compute_warpgroups() * tile.compute_registers <=
                     (tile.compute_warpgroups() + 1) * (65536 / tile.threads() / 8 * 8),
                 "the warpgroups share the registers that the block is launched with");
-  static_assert((tile.dv + tile.n + tile.n / 2 + tile.d / 2) / 2 <= tile.compute_registers - 24,
-                "O, S, P and Q live in registers, beside 24 for the rest");
-  static_assert(sizeof(ForwardShared<tile>) <= 227 * 1024, "a block has 227 KiB of shared memory");
+  static_assert(
+      (tile.dv + tile.n + tile.n / 2 + (tile.q_registers ? tile.d / 2 : 0)) / 2 <= tile.compute_registers - 24,
+      "O, S, P and Q live in registers, beside 24 for the rest");
+  static_assert(sizeof(Shared) <= 227 * 1024, "a block has 227 KiB of shared memory");
   return true;
 }
 

@@ -4,7 +4,9 @@
 #include <cstddef>
 
 #include "cuda/ptx/tma.cuh"
+#include "cuda/sm90/forward_dense.cuh"
 #include "cuda/sm90/forward_params.hpp"
+#include "cuda/sm90/forward_varlen.cuh"
 #include "cuda/sm90/scheduler.cuh"
 #include "cuda/tile/pipeline.cuh"
 
@@ -17,8 +19,6 @@ struct ForwardLoad {
   static constexpr ForwardTile tile = Traits::tile;
   using Shared = typename Traits::Shared;
   using Params = typename Traits::Params;
-  static constexpr int kBytesK = sizeof(Shared::k[0]), kBytesV = sizeof(Shared::v[0]);
-  static constexpr int kBytesQ = sizeof(Shared::q) / tile.compute_warpgroups();
 
   const Params& params;
   Shared& memory;
@@ -28,41 +28,51 @@ struct ForwardLoad {
   tile::RingPosition<tile.k_stages> k_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, k_barriers))};
   tile::RingPosition<tile.v_stages> v_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, v_barriers))};
 
-  __device__ __forceinline__ void keys(int row, int head, int batch) {
+  // All columns of `rows` rows, a slice of 64 at a time.
+  template <int rows, int columns>
+  __device__ __forceinline__ static void load(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier,
+                                              ptx::Box5 box) {
+    using Tile = tile::SwizzledTile<rows, columns>;
+#pragma unroll
+    for (int slice = 0; slice < Tile::kSlices; slice++) {
+      box.at[0] = 64 * slice;
+      ptx::tma_load(to + slice * Tile::kSliceBytes, &map, barrier, box);
+    }
+  }
+
+  __device__ __forceinline__ void keys(const ptx::Box5& box) {
     k_ring.wait_empty();
-    ptx::mbarrier_arrive_expect(k_ring.full(), kBytesK);
-    ptx::tma_load(shared + offsetof(Shared, k) + k_ring.stage() * kBytesK, &params.source.k, k_ring.full(),
-                  {{0, row, 0, head, batch}});
+    ptx::mbarrier_arrive_expect(k_ring.full(), Shared::kBytesK);
+    load<tile.n, tile.d>(shared + offsetof(Shared, k) + k_ring.stage() * Shared::kBytesK, params.source.k,
+                         k_ring.full(), box);
     k_ring.advance();
   }
 
-  __device__ __forceinline__ void values(int row, int head, int batch) {
+  __device__ __forceinline__ void values(const ptx::Box5& box) {
     v_ring.wait_empty();
-    ptx::mbarrier_arrive_expect(v_ring.full(), kBytesV);
-    ptx::tma_load(shared + offsetof(Shared, v) + v_ring.stage() * kBytesV, &params.source.v, v_ring.full(),
-                  {{0, row, 0, head, batch}});
+    ptx::mbarrier_arrive_expect(v_ring.full(), Shared::kBytesV);
+    load<tile.n, tile.dv>(shared + offsetof(Shared, v) + v_ring.stage() * Shared::kBytesV, params.source.v,
+                          v_ring.full(), box);
     v_ring.advance();
-  }
-
-  __device__ __forceinline__ void queries(const Item& item) {
-    ptx::mbarrier_arrive_expect(q_ring.full(), sizeof(Shared::q));
-    for (int w = 0; w < tile.compute_warpgroups(); w++)
-      ptx::tma_load(shared + offsetof(Shared, q) + w * kBytesQ, &params.source.q, q_ring.full(),
-                    {{0, item.row + 64 * w, 0, item.head, item.batch}});
   }
 
   // Hands the next item to the computing warps, when they have read the queries of the one before it.
   __device__ __forceinline__ Item publish(const ItemQueue& queue) {
-    Item item = queue.item(tile.m);
-    if (item.row >= 0) {
-      const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
-      item.tiles = walk_tiles(mask, item.row, min_of(item.row + tile.m, params.source.seqlen_q), tile.n);
-    }
+    Item item{};
+    typename Traits::Source::Place place{};
+    item.row = -1;
+    if (!queue.done()) item = find_item(params.source, params, place, queue.index, tile.m, tile.n);
+    item.slot = slot;
     q_ring.wait_empty();
     memory.items[slot] = item;
+    memory.places[slot] = place;
     slot = slot + 1 == Shared::kItems ? 0 : slot + 1;
     if (item.row >= 0) {
-      queries(item);
+      ptx::mbarrier_arrive_expect(q_ring.full(), sizeof(Shared::q));
+#pragma unroll
+      for (int w = 0; w < tile.compute_warpgroups(); w++)
+        load<64, tile.d>(shared + offsetof(Shared, q) + w * Shared::kBytesQ, params.source.q, q_ring.full(),
+                         query_box(params.source, item, place, 64 * w));
     } else {
       ptx::mbarrier_arrive(q_ring.full());
     }
@@ -71,27 +81,32 @@ struct ForwardLoad {
   }
 
   __device__ __forceinline__ void run() {
-    ItemQueue queue{params.schedule, params.counters};
+    ItemQueue queue{item_count(params.source, params.schedule), params.schedule.queued, params.counters};
     bool values_due = false;  // values of the last key tile
-    int due_row = 0, due_head = 0, due_batch = 0;
+    ptx::Box5 due{};
     Item item = publish(queue), next{};
     while (item.row >= 0) {
+      const typename Traits::Source::Place place = memory.places[item.slot];
       queue.ask();  // early: the answer takes about a microsecond
-      const int head = item.head / params.source.heads_per_kv;
       // Before the wait for a stage for the last key tile, so that the next queries arrive in time (+4 % at 512 keys).
-      // An item of one tile must have its keys first: the computing warps read its queries beside them.
-      const bool early = item.tiles.end - item.tiles.begin > 1;
+      // An item of one tile must have its keys first: the computing warps read its queries beside them. Queries that
+      // stay in shared memory are needed until the last scores are there.
+      const bool early = tile.q_registers && item.tiles.end - item.tiles.begin > 1;
       for (int j = item.tiles.end - 1; j >= item.tiles.begin; j--) {
         if (early && j == item.tiles.begin) next = publish(queue);
-        const int row = j * tile.n - params.source.first_key;
-        keys(row, head, item.batch);
-        if (values_due) values(due_row, due_head, due_batch);
-        values_due = true, due_row = row, due_head = head, due_batch = item.batch;
+        const ptx::Box5 box = key_box(params.source, item, place, j * tile.n);
+        keys(box);
+        if (values_due) values(due);
+        values_due = true, due = box;
+      }
+      if constexpr (!tile.q_registers) {
+        values(due);
+        values_due = false;
       }
       if (!early) next = publish(queue);
       item = next;
     }
-    if (values_due) values(due_row, due_head, due_batch);
+    if (values_due) values(due);
     queue.finish();
   }
 };

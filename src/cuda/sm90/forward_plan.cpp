@@ -17,33 +17,46 @@ namespace {
 
 constexpr double kLog2e = 1.4426950408889634;
 
-TensorShape shape_of(const Problem& problem, Operand operand) {
-  const bool keys = operand == Operand::k || operand == Operand::v;
-  return {.batch = problem.batch,
-          .rows = keys ? problem.seqlen_k : problem.seqlen_q,
-          .heads = keys ? problem.heads_kv : problem.heads_q,
-          .columns = operand == Operand::q || operand == Operand::k ? problem.head_dim : head_dim_v(problem),
-          .strides = strides(problem, operand)};
-}
-
 Band band_of(const Problem& problem) {
   return Band::of(lower_band(problem.mask), static_cast<int>(problem.seqlen_q), static_cast<int>(problem.seqlen_k));
 }
 
-std::string decline_options(const Problem& problem) {
-  if (problem.total_q || problem.total_k) return "cu_seqlens: this row has dense batches";
-  if (problem.seqused_q || problem.seqused_k) return "seqused: this row has sequences of full length";
-  if (problem.kv_cache) return "kv_cache: this row has dense keys and values";
+std::string decline_options(const ForwardRow& row, const Problem& problem) {
+  if (!row.varlen) {
+    if (problem.total_q || problem.total_k) return "cu_seqlens: this row has dense batches";
+    if (problem.seqused_q || problem.seqused_k) return "seqused: this row has sequences of full length";
+  }
+  if (!row.modified) {
+    if (problem.score.softcap != 0) return fmt::format("softcap = {}: this row has 0", problem.score.softcap);
+    if (problem.score.alibi != Alibi::none) return "alibi: this row has none";
+    if (problem.return_max_logit) return "max_logit: this row does not write it";
+  }
+  if (problem.kv_cache) return "kv_cache: this row has dense and packed keys and values";
   if (problem.mask.documents) return "mask = documents: this row has causal, causal_top_left, window, chunk";
   if (problem.mask.prefix) return "mask = prefix: this row has causal, causal_top_left, window, chunk";
   if (problem.mask.block_sparse) return "mask = block_sparse: this row has causal, causal_top_left, window, chunk";
-  if (problem.score.softcap != 0) return fmt::format("softcap = {}: this row has 0", problem.score.softcap);
   if (problem.score.bias) return "bias: this row has none";
-  if (problem.score.alibi != Alibi::none) return "alibi: this row has none";
-  if (problem.sinks) return "sinks: this row has none";
   if (problem.dropout > 0) return fmt::format("dropout = {}: this row has 0", problem.dropout);
   if (problem.descale.kind != DescaleKind::none) return "descale: this row has none";
-  if (problem.return_max_logit) return "max_logit: this row does not write it";
+  return {};
+}
+
+// The keys that some query sees must be one interval: others are not read, so that NaN in them goes nowhere.
+std::string decline_holes(const Problem& problem) {
+  const BandLimits limits = lower_band(problem.mask);
+  if (limits.chunk == 0 || !limits.top_left) return {};
+  const bool known = !problem.total_q && !problem.total_k && !problem.seqused_q && !problem.seqused_k;
+  if (!known) return fmt::format("chunk = {} with causal_top_left: this row has them for dense batches", limits.chunk);
+  if (band_of(problem).right >= 0) return {};
+  return fmt::format(
+      "chunk = {} with causal_top_left and seqlen_q = {}, seqlen_k = {}: this row has seqlen_q >= seqlen_k",
+      limits.chunk, problem.seqlen_q, problem.seqlen_k);
+}
+
+std::string decline_head_dim(const char* name, std::int64_t value, int most) {
+  if (value > most) return fmt::format("{} = {}: this row has up to {}", name, value, most);
+  if (value % 8 != 0)
+    return fmt::format("{} = {}: this row has multiples of 8; nearest: {}", name, value, (value + 7) / 8 * 8);
   return {};
 }
 
@@ -68,6 +81,49 @@ std::int64_t items_of(const Problem& problem, int m) {
 
 }  // namespace
 
+TensorShape shape_of(const Problem& problem, Operand operand) {
+  const bool keys = operand == Operand::k || operand == Operand::v;
+  const auto total = keys ? problem.total_k : problem.total_q;
+  return {.batch = total ? 1 : problem.batch,
+          .rows = total  ? *total
+                  : keys ? problem.seqlen_k
+                         : problem.seqlen_q,
+          .heads = keys ? problem.heads_kv : problem.heads_q,
+          .columns = operand == Operand::q || operand == Operand::k ? problem.head_dim : head_dim_v(problem),
+          .strides = strides(problem, operand)};
+}
+
+bool few_items(const ForwardRow& row, const Problem& problem, const Device& device) {
+  return !problem.batch_invariant && items_of(problem, row.tile.m) * 2 <= device.sm_count &&
+         problem.seqlen_k >= 4 * kSplitKeys;
+}
+
+ModifiedScore modified_score(const Problem& problem) {
+  ModifiedScore result{};
+  static_cast<IdentityScore&>(result) = score_of(softmax_scale(problem));
+  const double scale = std::abs(softmax_scale(problem)), cap = problem.score.softcap;
+  result.modified = cap != 0 || problem.score.alibi != Alibi::none;
+  result.raw_scale = static_cast<float>(scale);
+  result.raw_log2 = static_cast<float>(scale * kLog2e);
+  if (cap != 0) {
+    result.cap_in = static_cast<float>(2 * kLog2e * scale / cap);
+    result.cap_out = static_cast<float>(cap * kLog2e);
+  }
+  if (result.modified) result.scale_log2 = 1.f;
+  result.slopes_batch = problem.score.alibi == Alibi::per_head ? 0 : problem.heads_q;
+  return result;
+}
+
+RowLayout lse_layout(const Problem& problem) {
+  if (problem.total_q) return {0, *problem.total_q};
+  return {problem.heads_q * problem.seqlen_q, problem.seqlen_q};
+}
+
+RowsOut rows_out(const Problem& problem, void* data) {
+  const Strides stride = strides(problem, Operand::o);
+  return {data, stride.batch, stride.seqlen, stride.head, static_cast<int>(head_dim_v(problem))};
+}
+
 std::string decline_forward(const ForwardRow& row, const Problem& problem, const Device& device) {
   if (std::string reason = decline_device(device); !reason.empty()) return reason;
   if (device.shared_memory_per_block < static_cast<std::int64_t>(row.shared_bytes))
@@ -78,17 +134,12 @@ std::string decline_forward(const ForwardRow& row, const Problem& problem, const
     return fmt::format("dtype = {}: this row has {}", to_string(problem.dtype), to_string(row.dtype));
   if (output_dtype(problem) != row.dtype)
     return fmt::format("out_dtype = {}: this row has {}", to_string(output_dtype(problem)), to_string(row.dtype));
-  if (problem.head_dim != row.tile.d)
-    return fmt::format("head_dim = {}: this row has {}", problem.head_dim, row.tile.d);
-  if (head_dim_v(problem) != row.tile.dv)
-    return fmt::format("head_dim_v = {}: this row has {}", head_dim_v(problem), row.tile.dv);
-  if (std::string reason = decline_options(problem); !reason.empty()) return reason;
+  if (std::string reason = decline_head_dim("head_dim", problem.head_dim, row.tile.d); !reason.empty()) return reason;
+  if (std::string reason = decline_head_dim("head_dim_v", head_dim_v(problem), row.tile.dv); !reason.empty())
+    return reason;
+  if (std::string reason = decline_options(row, problem); !reason.empty()) return reason;
   if (std::string reason = decline_scale(problem); !reason.empty()) return reason;
-  // The keys that some query sees must be one interval: others are not read, so that NaN in them goes nowhere.
-  if (const Band band = band_of(problem); band.chunk > 0 && band.right < 0)
-    return fmt::format(
-        "chunk = {} with causal_top_left and seqlen_q = {}, seqlen_k = {}: this row has seqlen_q >= seqlen_k",
-        band.chunk, problem.seqlen_q, problem.seqlen_k);
+  if (std::string reason = decline_holes(problem); !reason.empty()) return reason;
   if (problem.alignment < 16) return fmt::format("alignment = {}: this row needs 16", problem.alignment);
   for (const Operand operand : {Operand::q, Operand::k, Operand::v, Operand::o})
     if (std::string reason = decline_strides(to_string(operand), shape_of(problem, operand)); !reason.empty())
@@ -97,6 +148,14 @@ std::string decline_forward(const ForwardRow& row, const Problem& problem, const
       problem.heads_q * problem.batch > std::numeric_limits<int>::max() / 2)
     return fmt::format("batch * heads_q = {}: this row has up to 2^30 tiles of {} queries",
                        problem.batch * problem.heads_q, row.tile.m);
+  if (problem.total_q.value_or(0) >= kUnbounded || problem.total_k.value_or(0) >= kUnbounded)
+    return fmt::format("total_q = {}, total_k = {}: this row has less than 2^30", problem.total_q.value_or(0),
+                       problem.total_k.value_or(0));
+  if (!row.varlen && few_items(row, problem, device))
+    return fmt::format(
+        "seqlen_q = {} with batch * heads_q = {}: too few tiles of {} queries for {} multiprocessors, left to the row "
+        "that splits keys",
+        problem.seqlen_q, problem.batch * problem.heads_q, row.tile.m, device.sm_count);
   return {};
 }
 
@@ -105,7 +164,7 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const De
   const int m = row.tile.m, seqlen_q = static_cast<int>(problem.seqlen_q);
   ForwardPlan plan{};
   plan.limits = lower_band(problem.mask);
-  plan.score = score_of(softmax_scale(problem));
+  plan.score = modified_score(problem);
   plan.keys_begin = band.visible(0).begin;
   const bool some = std::int64_t{band.left} + band.right >= 0;  // else every interval is empty
   plan.keys_end = some ? std::max(band.visible(seqlen_q - 1).end, plan.keys_begin) : plan.keys_begin;

@@ -5,6 +5,7 @@
 
 #include "core/kernel.hpp"
 #include "cuda/sm90/forward_params.hpp"
+#include "cuda/sm90/tensor_map.hpp"
 
 // The host's half of the forward rows that does not depend on template parameters. It runs on machines without a GPU.
 namespace fattn::gpu::sm90 {
@@ -14,12 +15,17 @@ struct ForwardRow {
   DType dtype;
   ForwardTile tile;
   std::size_t shared_bytes;
+  bool modified;  // ModifiedScore, else IdentityScore
+  bool varlen;    // VarlenSource, else DenseSource
 };
+
+// A split walks at least so many keys: fewer cost more to merge than they save.
+inline constexpr int kSplitKeys = 512;
 
 // What run() wants precomputed.
 struct ForwardPlan {
   BandLimits limits;
-  IdentityScore score;
+  ModifiedScore score;
   Schedule schedule;
   int keys_begin;  // keys that some query sees; none: begin == end
   int keys_end;
@@ -28,6 +34,14 @@ struct ForwardPlan {
 std::string decline_forward(const ForwardRow& row, const Problem& problem, const Device& device);
 ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const Device& device);
 Launch launch_forward(const ForwardRow& row, const Problem& problem, const Device& device);
+
+// Pieces that both sources need.
+TensorShape shape_of(const Problem& problem, Operand operand);
+bool few_items(const ForwardRow& row, const Problem& problem, const Device& device);
+ModifiedScore modified_score(const Problem& problem);
+RowLayout lse_layout(const Problem& problem);
+RowsOut rows_out(const Problem& problem, void* data);
+
 DenseSource dense_source(const ForwardRow& row, const Problem& problem, const ForwardPlan& plan,
                          const Buffers& buffers);
 

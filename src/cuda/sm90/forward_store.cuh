@@ -3,23 +3,28 @@
 
 #include <cstddef>
 
+#include "cuda/common/merge.hpp"
 #include "cuda/ptx/fence.cuh"
 #include "cuda/ptx/named_barrier.cuh"
 #include "cuda/ptx/tma.cuh"
 #include "cuda/sm90/forward_params.hpp"
+#include "cuda/sm90/forward_varlen.cuh"
 #include "cuda/tile/fragment.cuh"
 #include "cuda/tile/softmax.cuh"
 
 namespace fattn::gpu::sm90 {
 
-// Writes the 64 rows of an item that one computing warpgroup owns: O through shared memory and the copy engine, the
-// log-sum-exp directly. Rows past the end of the sequence are left out.
+inline constexpr float kLn2 = 0.6931471805599453f, kLog2e = 1.4426950408889634f;
+
+// Writes the 64 rows of an item that one computing warpgroup owns. Rows past the end of the sequence are left out.
 template <class Traits>
 struct ForwardStore {
   static constexpr ForwardTile tile = Traits::tile;
   using Shared = typename Traits::Shared;
+  using Source = typename Traits::Source;
 
   const typename Traits::Params& params;
+  const Shared& memory;
   std::uint32_t shared;
   int warpgroup;
 
@@ -28,33 +33,82 @@ struct ForwardStore {
     ptx::named_barrier_sync(static_cast<int>(ForwardBarrier::warps) + warpgroup, 128);
   }
 
-  __device__ __forceinline__ void lse(const Item& item, const tile::SoftmaxRows& rows, int r) const {
+  __device__ __forceinline__ RowPlace place(const Item& item, int r) const {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const int row = item.row + 64 * warpgroup + 16 * warp + lane / 4 + 8 * r;
-    if (params.lse == nullptr || lane % 4 != 0 || row >= params.source.seqlen_q) return;
-    const long long head = static_cast<long long>(item.batch) * params.schedule.heads + item.head;
-    constexpr float kLn2 = 0.6931471805599453f;
-    params.lse[head * params.source.seqlen_q + row] = kLn2 * (rows.reference[r] + ptx::log2_approx(rows.sum[r]));
+    return row_place(params.source, item, memory.places[item.slot],
+                     item.row + 64 * warpgroup + 16 * warp + lane / 4 + 8 * r);
+  }
+
+  // What the row's output has to be multiplied by; writes the row's log-sum-exp. A sink enters the sum only.
+  __device__ __forceinline__ float finish_row(const Item& item, const RowPlace& at, float reference, float sum) const {
+    if constexpr (Source::kVarlen)
+      if (!at.counts) reference = -INFINITY, sum = 0.f;
+    float factor = 1.f;
+    if (params.sinks != nullptr && at.counts && at.written) {
+      const float sink = kLog2e * params.sinks[at.head], top = fmaxf(reference, sink);
+      if (top > -INFINITY) {
+        factor = ptx::exp2_approx(reference - top);
+        sum = sum * factor + ptx::exp2_approx(sink - top);
+        reference = top;
+      }
+    }
+    if (threadIdx.x % 4 == 0 && at.written) {
+      const float lse = kLn2 * (reference + ptx::log2_approx(sum));
+      const std::int64_t index = params.lse_layout.at(at.batch, at.head, at.row);
+      if constexpr (Source::kVarlen) {
+        if (params.source.splits > 1) {
+          params.source.partial_lse[memory.places[item.slot].split * params.source.partial_rows + index] =
+              at.counts ? lse : kUncounted;
+          return factor * ptx::reciprocal_approx(sum);
+        }
+      }
+      if (params.lse != nullptr) params.lse[index] = lse;
+    }
+    return factor * ptx::reciprocal_approx(sum);
+  }
+
+  __device__ __forceinline__ void max_logit(const RowPlace& at, float top) const {
+    if (params.score.max_logit == nullptr || threadIdx.x % 4 != 0 || !at.written || !at.counts) return;
+    top += 0.f;                                                           // -0 becomes 0
+    auto* to = reinterpret_cast<int*>(params.score.max_logit + at.head);  // floats of one sign are ordered as integers
+    if (top >= 0.f)
+      atomicMax(to, __float_as_int(top));
+    else
+      atomicMin(reinterpret_cast<unsigned*>(to), __float_as_uint(top));
   }
 
   // Divides by the row sums. A row without a key becomes 0, whatever its values were.
-  __device__ __forceinline__ void operator()(const Item& item, tile::SoftmaxRows rows,
+  __device__ __forceinline__ void operator()(const Item& item, tile::SoftmaxRows rows, const float (&top_logit)[2],
                                              float (&output)[tile.dv / 2]) const {
+    const RowPlace at[2] = {place(item, 0), place(item, 1)};
     float inverse[2];
+    bool empty[2];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       rows.sum[r] = tile::row_sum(rows.sum[r]);
-      inverse[r] = ptx::reciprocal_approx(rows.sum[r]);
-      lse(item, rows, r);
+      inverse[r] = finish_row(item, at[r], rows.reference[r], rows.sum[r]);
+      empty[r] = rows.sum[r] == 0.f || !at[r].counts;
+      if constexpr (Traits::Score::kModified) max_logit(at[r], top_logit[r]);
     }
     tile::scale_rows(output, inverse);
-    if (__any_sync(~0u, rows.sum[0] == 0.f || rows.sum[1] == 0.f)) {
+    if (__any_sync(~0u, empty[0] || empty[1])) {
 #pragma unroll
       for (int i = 0; i < tile.dv / 2; i++)
-        if (rows.sum[(i / 2) % 2] == 0.f) output[i] = 0.f;
+        if (empty[(i / 2) % 2]) output[i] = 0.f;
     }
-    const int bytes = sizeof(Shared::o) / tile.compute_warpgroups();
-    const std::uint32_t staging = shared + offsetof(Shared, o) + warpgroup * bytes;
+    if constexpr (Source::kVarlen) {
+      if (params.source.splits > 1) return store_partial(item, at, output);
+    }
+    if constexpr (tile.o_buffer && !Source::kVarlen)
+      store_box(item, output);
+    else
+      store_rows(at, output);
+  }
+
+  // Through shared memory and the copy engine.
+  __device__ __forceinline__ void store_box(const Item& item, const float (&output)[tile.dv / 2]) const {
+    using Rows = tile::SwizzledTile<64, tile.dv>;
+    const std::uint32_t staging = shared + offsetof(Shared, o) + warpgroup * Rows::kBytes;
     const bool leader = threadIdx.x % 128 == 0;
     if (leader) ptx::tma_store_wait_read<0>();
     meet();  // the copy engine has read what was staged before
@@ -63,8 +117,53 @@ struct ForwardStore {
     meet();
     const int row = item.row + 64 * warpgroup;
     if (leader && row < params.source.seqlen_q) {
-      ptx::tma_store(&params.source.o, staging, {{0, row, 0, item.head, item.batch}});
+#pragma unroll
+      for (int slice = 0; slice < Rows::kSlices; slice++)
+        ptx::tma_store(&params.source.o, staging + slice * Rows::kSliceBytes,
+                       {{64 * slice, 0, row, item.head, item.batch}});
       ptx::tma_store_commit();
+    }
+  }
+
+  // Straight from registers: the four lanes of a row exchange until each holds 8 columns that lie side by side.
+  __device__ __forceinline__ void store_rows(const RowPlace (&at)[2], const float (&output)[tile.dv / 2]) const {
+    const int lane = threadIdx.x % 4;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      const RowsOut& o = params.o;
+      auto* row = static_cast<std::uint16_t*>(o.data) + at[r].batch * o.batch + at[r].row * o.row + at[r].head * o.head;
+#pragma unroll
+      for (int block = 0; block < tile.dv / 8; block += 4) {
+        std::uint32_t pairs[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int from = 4 * (block + i) + 2 * r;
+          pairs[i] = ptx::pack<typename Traits::Element>(output[from], output[from + 1]);
+        }
+        tile::transpose_quad(pairs);
+        const int column = 8 * (block + lane);
+        if (at[r].written && column < o.columns)
+          *reinterpret_cast<uint4*>(row + column) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+      }
+    }
+  }
+
+  // This split's part of the rows, in fp32, for the merge kernel.
+  __device__ __forceinline__ void store_partial(const Item& item, const RowPlace (&at)[2],
+                                                const float (&output)[tile.dv / 2]) const {
+    const std::int64_t split = memory.places[item.slot].split;
+    const int columns = params.o.columns;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      if (!at[r].written) continue;
+      const std::int64_t index =
+          split * params.source.partial_rows + params.lse_layout.at(at[r].batch, at[r].head, at[r].row);
+      float* row = params.source.partial_o + index * columns;
+#pragma unroll
+      for (int block = 0; block < tile.dv / 8; block++) {
+        const int column = 8 * block + 2 * (threadIdx.x % 4), from = 4 * block + 2 * r;
+        if (column < columns) *reinterpret_cast<float2*>(row + column) = make_float2(output[from], output[from + 1]);
+      }
     }
   }
 

@@ -15,19 +15,35 @@ struct TileWalk {
   int plain_end;
   int end;
   int first_masked;  // tile end - 1 needs an element mask
+
+  // One tile, all of it masked.
+  FATTN_HD static TileWalk nothing() { return {0, 0, 0, 1, kNothing}; }
+  FATTN_HD bool sees_nothing() const { return first_masked == kNothing; }
+  static constexpr int kNothing = 2;
+};
+
+// Which of the parts into which the key tiles of an item are cut, counted from the last keys.
+struct Split {
+  int index;
+  int count;
 };
 
 // `mask` is bound to a sequence, with one interval of keys per query whose ends grow with the query.
 template <class BoundMask>
-FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_end, int tile) {
+FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_end, int tile, Split split = {0, 1}) {
   const TileRange range = mask.tiles(query_begin, query_end, tile);
-  if (range.begin == range.end) return {0, 0, 0, 1, 1};  // sees nothing: one tile, all of it masked
+  const int part = ceil_div(range.end - range.begin, split.count);
+  const int end = range.end - split.index * part, begin = max_of(range.begin, end - part);
+  if (begin >= end) return TileWalk::nothing();
+  const int interior_begin = min_of(max_of(range.interior_begin, begin), end);
+  const int interior_end = max_of(min_of(range.interior_end, end), interior_begin);
   // The keys that every row sees. After the tile of the last of them each row has met a key.
-  const int common_begin = mask.visible(query_end - 1).begin, common_end = mask.visible(query_begin).end;
-  const int met = common_end > common_begin ? (common_end - 1) / tile : range.begin;
-  const int plain_end = max_of(range.interior_begin, min_of(met, range.interior_end));
-  const bool first_masked = range.interior_begin == range.end || range.interior_end < range.end;
-  return {range.begin, range.interior_begin, plain_end, range.end, first_masked};
+  const int common_begin = mask.visible(query_end - 1).begin;
+  const int common_end = min_of(mask.visible(query_begin).end, end * tile);
+  const int met = common_end > common_begin ? (common_end - 1) / tile : begin;
+  const int plain_end = max_of(interior_begin, min_of(met, interior_end));
+  const bool first_masked = interior_begin == end || interior_end < end;
+  return {begin, interior_begin, plain_end, end, first_masked};
 }
 
 // One item: `m` query rows of one head of one sequence, all their keys.
@@ -35,6 +51,7 @@ struct Item {
   int row;  // first query row; negative: there is no more work
   int head;
   int batch;
+  int slot;  // of shared memory, where the rest is said
   TileWalk tiles;
 };
 

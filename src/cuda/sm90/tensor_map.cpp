@@ -50,15 +50,17 @@ std::string decline_strides(std::string_view name, const TensorShape& tensor) {
 
 void load_encoder() { encoder(); }
 
-CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows) {
+CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int group) {
   const auto stride = [](std::int64_t extent, std::int64_t elements) {
     return static_cast<cuuint64_t>(extent > 1 ? 2 * elements : 16);  // a stride that is never taken may be anything
   };
-  const cuuint64_t extents[5] = {64, static_cast<cuuint64_t>(tensor.rows), static_cast<cuuint64_t>(tensor.columns / 64),
-                                 static_cast<cuuint64_t>(tensor.heads), static_cast<cuuint64_t>(tensor.batch)};
-  const cuuint64_t strides[4] = {stride(tensor.rows, tensor.strides.seqlen), 128,
-                                 stride(tensor.heads, tensor.strides.head), stride(tensor.batch, tensor.strides.batch)};
-  const cuuint32_t box[5] = {64, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(tensor.columns / 64), 1, 1};
+  const auto extent = [](std::int64_t value) { return static_cast<cuuint64_t>(value); };
+  const cuuint64_t extents[5] = {extent(tensor.columns), extent(group), extent(tensor.rows),
+                                 extent(tensor.heads / group), extent(tensor.batch)};
+  const cuuint64_t strides[4] = {stride(group, tensor.strides.head), stride(tensor.rows, tensor.strides.seqlen),
+                                 stride(tensor.heads / group, tensor.strides.head * group),
+                                 stride(tensor.batch, tensor.strides.batch)};
+  const cuuint32_t box[5] = {64, static_cast<cuuint32_t>(group), static_cast<cuuint32_t>(box_rows / group), 1, 1};
   const cuuint32_t every[5] = {1, 1, 1, 1, 1};
   const CUtensorMapDataType type =
       dtype == DType::fp16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;

@@ -16,7 +16,7 @@ struct TensorShape {
   std::int64_t batch;
   std::int64_t rows;
   std::int64_t heads;
-  std::int64_t columns;  // a multiple of 64
+  std::int64_t columns;
   Strides strides;
 };
 
@@ -26,8 +26,9 @@ std::string decline_strides(std::string_view name, const TensorShape& tensor);
 // Looks the driver's encoder up; throws Error(device_error) where there is no driver. Later calls cost nothing.
 void load_encoder();
 
-// A map of dimensions (64 columns, row, slice of 64 columns, head, batch) whose boxes are `box_rows` rows of all
-// columns of one head, swizzled. `data` is a multiple of 16.
-CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows);
+// A map of dimensions (column, head in a group, row, group of heads, batch) whose boxes are 64 columns of all heads of
+// one group in `box_rows` / `group` rows, swizzled: `box_rows` rows in shared memory, a row's heads one after the
+// other. `data` is a multiple of 16, `group` divides the heads and `box_rows`.
+CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int group = 1);
 
 }  // namespace fattn::gpu::sm90

@@ -64,4 +64,19 @@ __device__ __forceinline__ void store_accumulator(const float (&accumulator)[col
   }
 }
 
+// Pairs i of lane q of every four lanes become pairs q of lane i.
+__device__ __forceinline__ void transpose_quad(std::uint32_t (&pairs)[4]) {
+  const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const std::uint32_t other = __shfl_xor_sync(~0u, odd ? pairs[i] : pairs[i + 1], 1);
+    (odd ? pairs[i] : pairs[i + 1]) = other;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const std::uint32_t other = __shfl_xor_sync(~0u, upper ? pairs[i] : pairs[i + 2], 2);
+    (upper ? pairs[i] : pairs[i + 2]) = other;
+  }
+}
+
 }  // namespace fattn::gpu::tile

@@ -56,14 +56,20 @@ __device__ __forceinline__ void softmax_first(float (&scores)[count], SoftmaxRow
 }
 
 // With the rows' true maxima; right for every input. The reference moves only when some row of the warp grew by more
-// than 2^8. Returns whether it did: the output must then be multiplied by `factor`.
+// than 2^8, or by so much that one weight is about an eighth of the row's sum: such a weight becomes exactly 1, so that
+// rounding it costs nothing. Returns whether it moved: the output must then be multiplied by `factor`.
 template <int count>
 __device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRows& rows, float (&factor)[2],
                                               float scale_log2) {
   float top[2], sum[2];
   row_tops(top, scores);
   top[0] *= scale_log2, top[1] *= scale_log2;
-  const bool grew = top[0] - rows.reference[0] > 8.f || top[1] - rows.reference[1] > 8.f;
+  bool grew = false;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    const float limit = fminf(fmaxf(ptx::log2_approx(rows.sum[r]) - 1.f, 0.f), 8.f);  // of this lane's quarter
+    grew |= top[r] - rows.reference[r] > limit;
+  }
   const bool move = __any_sync(~0u, grew);
   if (move) {
 #pragma unroll

@@ -7,12 +7,12 @@ namespace fattn::gpu::tile {
 
 // A tile of 16-bit elements as the copy engine writes it with the 128-byte swizzle: slices of 64 columns, one after the
 // other; in a slice a row is 128 bytes, whose eight 16-byte chunks are permuted by the row's number. Tiles start at
-// multiples of 1024 bytes.
+// multiples of 1024 bytes. Columns past the last whole slice fill a slice of their own.
 template <int rows, int columns>
 struct SwizzledTile {
   static_assert(rows % 8 == 0, "the swizzle repeats every eight rows");
-  static_assert(columns % 64 == 0, "a slice is 64 columns wide");
-  static constexpr int kSlices = columns / 64;
+  static_assert(columns % 16 == 0, "wgmma reduces over 16 columns at a time");
+  static constexpr int kSlices = (columns + 63) / 64;
   static constexpr int kSliceBytes = rows * 128;
   static constexpr int kBytes = kSlices * kSliceBytes;
 

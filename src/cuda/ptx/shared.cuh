@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+// Ordinary accesses to shared memory by the addresses of ptx::shared_address.
+namespace fattn::gpu::ptx {
+
+__device__ __forceinline__ std::uint32_t load_shared(std::uint32_t from) {
+  std::uint32_t value;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(from) : "memory");
+  return value;
+}
+
+__device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t value) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+
+// 16 bytes of zeros.
+__device__ __forceinline__ void clear_shared_16(std::uint32_t to) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
+}
+
+}  // namespace fattn::gpu::ptx

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/sm90/forward_dense.cuh"
+
+// The answers of a source of sequences of any length: forward_dense.cuh says to what. A tile's row is a position of the
+// sequence and one of the `group` heads that lie side by side.
+namespace fattn::gpu::sm90 {
+
+__device__ __forceinline__ int item_count(const VarlenSource& source, const Schedule& schedule) {
+  const int tiles =
+      source.tiles != nullptr ? *source.tile_count : source.row_tiles * source.lengths.sequences();
+  return tiles * schedule.heads * source.splits;
+}
+
+template <class Params>
+__device__ __forceinline__ Item find_item(const VarlenSource& source, const Params& params, VarlenSource::Place& place,
+                                          int index, int m, int n) {
+  const int rest = index / source.splits, split = index - rest * source.splits;
+  const int entry = rest / params.schedule.heads;
+  const int sequences = source.lengths.sequences();
+  // Later rows first: under a causal mask they take longest.
+  const WorkTile tile =
+      source.tiles != nullptr
+          ? source.tiles[entry]
+          : WorkTile{entry % sequences, (source.row_tiles - 1 - entry / sequences) * m};
+  Item item{};
+  item.row = tile.row;
+  item.head = rest - entry * params.schedule.heads;
+  item.batch = tile.sequence;
+  item.tiles = TileWalk::nothing();
+  place = {source.lengths.queries(tile.sequence), source.lengths.keys(tile.sequence), 0, 0, split};
+  const int rows = place.q.used * source.group;
+  if (tile.row >= rows) return item;
+  const auto mask = params.mask.bind(place.q.used, place.k.used);
+  const int last = min_of(tile.row + m, rows) - 1;
+  item.tiles = walk_tiles(mask, tile.row / source.group, last / source.group + 1, n, {split, source.splits});
+  if (item.tiles.sees_nothing()) return item;  // without keys: a split must not weigh what others do
+  place.keys_begin = mask.visible(0).begin;
+  place.keys_end = mask.visible(place.q.used - 1).end;
+  return item;
+}
+
+__device__ __forceinline__ ptx::Box5 query_box(const VarlenSource& source, const Item& item,
+                                               const VarlenSource::Place& place, int row) {
+  return {{0, 0, place.q.begin + (item.row + row) / source.group, item.head, place.q.batch}};
+}
+
+__device__ __forceinline__ ptx::Box5 key_box(const VarlenSource& source, const Item& item,
+                                             const VarlenSource::Place& place, int key) {
+  return {{0, 0, place.k.begin + key, item.head / source.heads_per_kv, place.k.batch}};
+}
+
+template <class Mask>
+__device__ __forceinline__ Interval visible_keys(const VarlenSource& source, const Mask& mask,
+                                                 const VarlenSource::Place& place, int row) {
+  const int query = row / source.group;
+  if (query >= place.q.used) return {0, 0};
+  const Interval keys = mask.bind(place.q.used, place.k.used).visible(query);
+  return {max_of(keys.begin, place.keys_begin), min_of(keys.end, place.keys_end)};
+}
+
+// For ALiBi.
+template <class Mask>
+__device__ __forceinline__ int diagonal_of(const VarlenSource& source, const Mask& mask,
+                                           const VarlenSource::Place& place, int row) {
+  return mask.bind(place.q.used, place.k.used).diagonal(row / source.group);
+}
+
+__device__ __forceinline__ RowPlace row_place(const VarlenSource& source, const Item& item,
+                                              const VarlenSource::Place& place, int row) {
+  const int query = row / source.group;
+  return {.batch = place.q.batch,
+          .head = item.head * source.group + (row - query * source.group),
+          .row = place.q.begin + query,
+          .written = query < place.q.rows,
+          .counts = query < place.q.used};
+}
+
+// Keys behind a sequence belong to the next one, or to nobody.
+__device__ __forceinline__ Interval seen_values(const VarlenSource&, const VarlenSource::Place& place, int key) {
+  return {place.keys_begin - key, place.keys_end - key};
+}
+
+}  // namespace fattn::gpu::sm90

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/sm90/forward_varlen_plan.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/lower.hpp"
+#include "cuda/common/work_list.hpp"
+
+namespace fattn::gpu::sm90 {
+namespace {
+
+// Counters of the queue, then how many tiles the list has; the rest of the workspace need not be zero.
+constexpr std::size_t kCounterBytes = 256;
+constexpr int kTileCountAt = 2;
+constexpr int kMaxSplits = 64;
+
+std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+bool lengths_known(const Problem& problem) {
+  return !problem.total_q && !problem.total_k && !problem.seqused_q && !problem.seqused_k;
+}
+
+// Query heads that share keys lie side by side as rows where that saves at least half of the tiles. Not where a row's
+// bits must not depend on its neighbours in a tile.
+int group_of(const ForwardRow& row, const Problem& problem) {
+  const std::int64_t group = problem.heads_q / problem.heads_kv, m = row.tile.m;
+  if (problem.batch_invariant || group == 1 || 64 % group != 0) return 1;
+  const std::int64_t apart = (problem.seqlen_q + m - 1) / m * group, together = (problem.seqlen_q * group + m - 1) / m;
+  return together * 2 <= apart ? static_cast<int>(group) : 1;
+}
+
+int splits_of(const ForwardRow& row, const Problem& problem, const Device& device, std::int64_t items) {
+  if (problem.batch_invariant || items * 2 > device.sm_count) return 1;
+  const std::int64_t most = std::min<std::int64_t>(kMaxSplits, problem.seqlen_k / std::max(kSplitKeys, row.tile.n));
+  return static_cast<int>(std::clamp<std::int64_t>(device.sm_count / items, 1, std::max<std::int64_t>(most, 1)));
+}
+
+CUtensorMap map_of(const Problem& problem, Operand operand, const void* data, const ForwardRow& row, int rows,
+                   int group = 1) {
+  return encode(data, row.dtype, shape_of(problem, operand), rows, group);
+}
+
+}  // namespace
+
+VarlenLengths lengths_of(const Problem& problem, const Buffers& buffers) {
+  const auto side = [](const std::int32_t* cu_seqlens, const std::int32_t* seqused, std::optional<std::int64_t> total,
+                       std::int64_t seqlen) {
+    return SideLengths{cu_seqlens, seqused, static_cast<int>(total.value_or(0)), static_cast<int>(seqlen)};
+  };
+  return {static_cast<int>(problem.batch),
+          side(problem.total_q ? buffers.cu_seqlens_q : nullptr, problem.seqused_q ? buffers.seqused_q : nullptr,
+               problem.total_q, problem.seqlen_q),
+          side(problem.total_k ? buffers.cu_seqlens_k : nullptr, problem.seqused_k ? buffers.seqused_k : nullptr,
+               problem.total_k, problem.seqlen_k)};
+}
+
+VarlenPlan plan_varlen(const ForwardRow& row, const Problem& problem, const Device& device) {
+  VarlenPlan plan{};
+  const std::int64_t m = row.tile.m;
+  plan.limits = lower_band(problem.mask);
+  plan.score = modified_score(problem);
+  plan.group = group_of(row, problem);
+  plan.row_tiles = static_cast<int>((problem.seqlen_q * plan.group + m - 1) / m);
+  const std::int64_t items = plan.row_tiles * problem.batch * (problem.heads_q / plan.group);
+  plan.splits = splits_of(row, problem, device, items);
+  plan.listed = !lengths_known(problem);
+  plan.rows = problem.heads_q * (problem.total_q ? *problem.total_q : problem.batch * problem.seqlen_q);
+
+  std::size_t bytes = kCounterBytes;
+  const auto take = [&](std::size_t more) {
+    const std::size_t at = bytes;
+    bytes = aligned(bytes + more);
+    return at;
+  };
+  if (plan.listed) {
+    // Only whether there are cu_seqlens matters here, not where.
+    static constexpr std::int32_t kSomewhere = 0;
+    const VarlenLengths lengths = lengths_of(problem, {.cu_seqlens_q = &kSomewhere, .cu_seqlens_k = &kSomewhere});
+    plan.capacity = static_cast<int>(work_list_capacity(lengths, plan.group, row.tile.m));
+    plan.tiles_at = take(plan.capacity * sizeof(WorkTile));
+  }
+  if (plan.splits > 1) {
+    const std::size_t rows = static_cast<std::size_t>(plan.splits * plan.rows);
+    plan.partial_lse_at = take(rows * sizeof(float));
+    plan.partial_o_at = take(rows * static_cast<std::size_t>(head_dim_v(problem)) * sizeof(float));
+  }
+  plan.workspace_bytes = bytes;
+  return plan;
+}
+
+Launch launch_varlen(const ForwardRow& row, const Problem& problem, const Device& device) {
+  auto plan = std::make_shared<const VarlenPlan>(plan_varlen(row, problem, device));
+  const std::int64_t tiles = plan->listed ? plan->capacity : plan->row_tiles * problem.batch;
+  Launch launch;
+  launch.shape = {
+      .tile = fmt::format("{}x{}, {}+{} stages, {} splits of the keys, {} heads side by side", row.tile.m, row.tile.n,
+                          row.tile.k_stages, row.tile.v_stages, plan->splits, plan->group),
+      .grid = std::min<std::int64_t>(tiles * (problem.heads_q / plan->group) * plan->splits, device.sm_count),
+      .threads = row.tile.threads(),
+      .shared_memory_bytes = static_cast<std::int64_t>(row.shared_bytes)};
+  launch.workspace_bytes = plan->workspace_bytes;
+  launch.prepared = std::move(plan);
+  return launch;
+}
+
+VarlenSource varlen_source(const ForwardRow& row, const Problem& problem, const VarlenPlan& plan, const Run& run) {
+  const Buffers& buffers = run.buffers;
+  auto* const workspace = static_cast<std::byte*>(run.workspace.data);
+  VarlenSource source{};
+  source.q = map_of(problem, Operand::q, buffers.q, row, 64, plan.group);
+  // Without keys the maps must still be of something: what they load is masked and cleared.
+  const bool keys = shape_of(problem, Operand::k).rows > 0;
+  source.k = map_of(problem, keys ? Operand::k : Operand::q, keys ? buffers.k : buffers.q, row, row.tile.n);
+  source.v = map_of(problem, keys ? Operand::v : Operand::q, keys ? buffers.v : buffers.q, row, row.tile.n);
+  source.lengths = lengths_of(problem, buffers);
+  source.group = plan.group;
+  source.heads_per_kv = static_cast<int>(problem.heads_q / plan.group / problem.heads_kv);
+  source.splits = plan.splits;
+  source.row_tiles = plan.row_tiles;
+  if (plan.listed) {
+    source.tiles = reinterpret_cast<const WorkTile*>(workspace + plan.tiles_at);
+    source.tile_count = static_cast<const int*>(run.workspace.data) + kTileCountAt;
+  }
+  if (plan.splits > 1) {
+    source.partial_lse = reinterpret_cast<float*>(workspace + plan.partial_lse_at);
+    source.partial_o = reinterpret_cast<float*>(workspace + plan.partial_o_at);
+    source.partial_rows = plan.rows;
+  }
+  return source;
+}
+
+Schedule varlen_schedule(const Problem& problem, const VarlenPlan& plan) {
+  Schedule schedule{};
+  schedule.heads = static_cast<int>(problem.heads_q / plan.group);
+  schedule.batch = static_cast<int>(problem.batch);
+  schedule.row_tiles = plan.row_tiles;
+  schedule.queued = 1;
+  return schedule;
+}
+
+void before_varlen(const ForwardRow& row, const Run& run, const VarlenPlan& plan) {
+  float* const max_logit = run.problem.return_max_logit ? run.buffers.max_logit : nullptr;
+  if (!plan.listed && max_logit == nullptr) return;
+  auto* const workspace = static_cast<std::byte*>(run.workspace.data);
+  make_work_list({.lengths = lengths_of(run.problem, run.buffers),
+                  .mask = plan.limits,
+                  .rows_per_query = plan.group,
+                  .tile_rows = row.tile.m,
+                  .tile_keys = row.tile.n,
+                  .capacity = plan.capacity,
+                  .tiles = plan.listed ? reinterpret_cast<WorkTile*>(workspace + plan.tiles_at) : nullptr,
+                  .count = static_cast<int*>(run.workspace.data) + kTileCountAt,
+                  .max_logit = max_logit,
+                  .heads = static_cast<int>(run.problem.heads_q)},
+                 run.stream.cuda);
+}
+
+void after_varlen(const Run& run, const VarlenPlan& plan) {
+  if (plan.splits == 1) return;
+  const Problem& problem = run.problem;
+  const auto* const workspace = static_cast<const std::byte*>(run.workspace.data);
+  const RowsOut o = rows_out(problem, run.buffers.o);
+  merge_splits({.partial_o = reinterpret_cast<const float*>(workspace + plan.partial_o_at),
+                .partial_lse = reinterpret_cast<const float*>(workspace + plan.partial_lse_at),
+                .splits = plan.splits,
+                .rows = plan.rows,
+                .columns = o.columns,
+                .heads = static_cast<int>(problem.heads_q),
+                .rows_per_head = lse_layout(problem).head,
+                .packed = problem.total_q.has_value(),
+                .o = o.data,
+                .dtype = problem.dtype,
+                .o_batch = o.batch,
+                .o_row = o.row,
+                .o_head = o.head,
+                .lse = problem.return_lse ? run.buffers.lse : nullptr,
+                .sinks = problem.sinks ? run.buffers.sinks : nullptr},
+               run.stream.cuda);
+}
+
+}  // namespace fattn::gpu::sm90
