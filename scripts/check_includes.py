@@ -29,7 +29,7 @@ ARROWS = [
     ("src/cuda/ptx/", [r"cuda/ptx/.*"]),
     ("src/cuda/tile/", [r"cuda/(tile|ptx)/.*", ALGEBRA]),
     ("src/cuda/common/", [r"cuda/(common|tile|ptx)/.*", LAUNCH, ALGEBRA, SEAM, PUBLIC]),
-    ("src/cuda/sm", [LAUNCH, r"cuda/(tile|ptx)/.*", ALGEBRA, SEAM, PUBLIC]),  # and its own folder, below
+    ("src/cuda/sm", [LAUNCH, r"cuda/(common|tile|ptx)/.*", ALGEBRA, SEAM, PUBLIC]),  # and its own folder, below
     ("src/cuda/", [r"cuda/[^/]*", r"cuda/(tile|ptx)/.*", ALGEBRA, SEAM, PUBLIC]),
     ("src/verify/", [r"verify/.*", ALGEBRA, PUBLIC]),
 ]

@@ -116,7 +116,8 @@ TEST(Sm90Varlen, WorkspaceHoldsTheList) {
 }
 
 TEST(Sm90Varlen, TheRowTakesWhatTheDenseOneDeclines) {
-  for (const char* words : {"softcap=30", "alibi", "alibi=batch causal", "max_logit", "seqused=qk", "sinks max_logit"}) {
+  for (const char* words :
+       {"softcap=30", "alibi", "alibi=batch causal", "max_logit", "seqused=qk", "sinks max_logit"}) {
     const Problem problem = parse_problem(std::string("fwd b2 hq4 hk2 sq700 sk700 d128 bf16 ") + words);
     EXPECT_EQ(plan(problem, h200()).kernel(), "sm90_forward_bf16_d128_band_modified_varlen") << words;
   }

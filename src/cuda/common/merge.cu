@@ -36,8 +36,7 @@ __global__ void __launch_bounds__(32 * kWarps) merge(const __grid_constant__ Mer
     for (int split = 0; keys && split < p.splits; split++) {
       const float part = weight(p.partial_lse[split * p.rows + row], whole);
       if (part == 0.f) continue;
-      const auto two =
-          *reinterpret_cast<const float2*>(p.partial_o + (split * p.rows + row) * p.columns + column);
+      const auto two = *reinterpret_cast<const float2*>(p.partial_o + (split * p.rows + row) * p.columns + column);
       x = fmaf(part, two.x, x);
       y = fmaf(part, two.y, y);
     }

@@ -57,8 +57,7 @@ __global__ void __launch_bounds__(kThreads) work_list(const __grid_constant__ Wo
 
 std::int64_t work_list_capacity(const VarlenLengths& lengths, int rows_per_query, int tile_rows) {
   const std::int64_t sequences = lengths.sequences();
-  if (lengths.q.cu_seqlens != nullptr)
-    return std::int64_t{lengths.q.total} * rows_per_query / tile_rows + sequences;
+  if (lengths.q.cu_seqlens != nullptr) return std::int64_t{lengths.q.total} * rows_per_query / tile_rows + sequences;
   return (std::int64_t{lengths.q.seqlen} * rows_per_query + tile_rows - 1) / tile_rows * sequences;
 }
 

@@ -38,8 +38,8 @@ __device__ __forceinline__ ptx::Box5 key_box(const DenseSource& source, const It
 }
 
 template <class Mask>
-__device__ __forceinline__ Interval visible_keys(const DenseSource& source, const Mask& mask,
-                                                 const DenseSource::Place&, int row) {
+__device__ __forceinline__ Interval visible_keys(const DenseSource& source, const Mask& mask, const DenseSource::Place&,
+                                                 int row) {
   return mask.bind(source.seqlen_q, source.seqlen_k).visible(row);
 }
 

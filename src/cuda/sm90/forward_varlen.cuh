@@ -8,8 +8,7 @@
 namespace fattn::gpu::sm90 {
 
 __device__ __forceinline__ int item_count(const VarlenSource& source, const Schedule& schedule) {
-  const int tiles =
-      source.tiles != nullptr ? *source.tile_count : source.row_tiles * source.lengths.sequences();
+  const int tiles = source.tiles != nullptr ? *source.tile_count : source.row_tiles * source.lengths.sequences();
   return tiles * schedule.heads * source.splits;
 }
 
@@ -20,10 +19,9 @@ __device__ __forceinline__ Item find_item(const VarlenSource& source, const Para
   const int entry = rest / params.schedule.heads;
   const int sequences = source.lengths.sequences();
   // Later rows first: under a causal mask they take longest.
-  const WorkTile tile =
-      source.tiles != nullptr
-          ? source.tiles[entry]
-          : WorkTile{entry % sequences, (source.row_tiles - 1 - entry / sequences) * m};
+  const WorkTile tile = source.tiles != nullptr
+                            ? source.tiles[entry]
+                            : WorkTile{entry % sequences, (source.row_tiles - 1 - entry / sequences) * m};
   Item item{};
   item.row = tile.row;
   item.head = rest - entry * params.schedule.heads;

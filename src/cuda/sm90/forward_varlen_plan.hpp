@@ -10,11 +10,11 @@ namespace fattn::gpu::sm90 {
 struct VarlenPlan {
   BandLimits limits;
   ModifiedScore score;
-  int group;       // query heads that lie side by side as rows
-  int splits;      // of an item's keys
-  int row_tiles;   // of a sequence, where lengths are known
-  bool listed;     // lengths are known on the device only: there is a work list
-  int capacity;    // of it
+  int group;          // query heads that lie side by side as rows
+  int splits;         // of an item's keys
+  int row_tiles;      // of a sequence, where lengths are known
+  bool listed;        // lengths are known on the device only: there is a work list
+  int capacity;       // of it
   std::int64_t rows;  // of lse
   // Bytes from the start of the workspace; the counters come first.
   std::size_t tiles_at;
