@@ -49,6 +49,7 @@ class Device(ctypes.Structure):
         ("amx_bf16", ctypes.c_int32),
         ("peak_16bit_tflops", ctypes.c_double),
         ("memory_gb_per_second", ctypes.c_double),
+        ("avx512_bf16", ctypes.c_int32),
     ]
 
 

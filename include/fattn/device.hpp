@@ -28,6 +28,7 @@ struct Device {
   bool avx2 = false;    // with FMA and F16C
   bool avx512 = false;  // F, BW, DQ, VL
   bool amx_bf16 = false;
+  bool avx512_bf16 = false;  // its dot products of bf16 pairs
 
   double peak_16bit_tflops = 0;     // dense tensor-core peak; 0: unknown
   double memory_gb_per_second = 0;  // 0: unknown

@@ -95,6 +95,7 @@ typedef struct fattn_device {
   int32_t threads;
   int32_t avx2, avx512, amx_bf16;
   double peak_16bit_tflops, memory_gb_per_second;
+  int32_t avx512_bf16;
 } fattn_device;
 
 /* attention.hpp says the shape of each. Pointers of the plan's memory space; unused ones are null. */

@@ -118,6 +118,7 @@ void copy_device(Copy copy, C& c, P& device) {
   copy.flag("amx_bf16", c.amx_bf16, device.amx_bf16);
   copy.value(c.peak_16bit_tflops, device.peak_16bit_tflops);
   copy.value(c.memory_gb_per_second, device.memory_gb_per_second);
+  copy.flag("avx512_bf16", c.avx512_bf16, device.avx512_bf16);
 }
 
 }  // namespace

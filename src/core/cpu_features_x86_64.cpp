@@ -55,6 +55,7 @@ CpuFeatures cpu_features() {
       (saved & kYmm) == kYmm && bit(seven.ebx, 5) && bit(one.ecx, 12) && bit(one.ecx, 29);  // AVX2, FMA, F16C
   features.avx512 = (saved & kZmm) == kZmm && features.avx2 && bit(seven.ebx, 16) && bit(seven.ebx, 17) &&
                     bit(seven.ebx, 30) && bit(seven.ebx, 31);  // F, DQ, BW, VL
+  features.avx512_bf16 = features.avx512 && bit(cpuid(7, 1).eax, 5);
   features.amx_bf16 =
       (saved & kTiles) == kTiles && features.avx512 && bit(seven.edx, 22) && bit(seven.edx, 24);  // BF16, TILE
   return features;

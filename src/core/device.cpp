@@ -31,6 +31,7 @@ Device detect_cpu() {
   device.threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads);
   device.avx2 = features.avx2;
   device.avx512 = features.avx512;
+  device.avx512_bf16 = features.avx512_bf16;
   device.amx_bf16 = features.amx_bf16;
   return device;
 }

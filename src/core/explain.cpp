@@ -109,6 +109,7 @@ std::string describe(const Device& device) {
     text += fmt::format(", {} thread{}", device.threads, device.threads == 1 ? "" : "s");
     if (device.avx2) text += ", avx2";
     if (device.avx512) text += ", avx512";
+    if (device.avx512_bf16) text += ", avx512_bf16";
     if (device.amx_bf16) text += ", amx";
     return text;
   }

@@ -7,14 +7,10 @@
 // loop: K and V are packed once for all queries of the block. A vector is one query and kLanes keys.
 namespace fattn::host::FATTN_TARGET {
 
-static_assert(backward_tile(1, 1).k % kPanel == 0 && backward_tile(576, 512).k % kPanel == 0,
-              "the keys of a tile fill whole panels of Q K^T");
-static_assert(backward_tile(1, 1).q % kBlockRows == 0 && backward_tile(1, 1).k % kBlockRows == 0 &&
-                  backward_tile(576, 512).q % kBlockRows == 0 && backward_tile(576, 512).k % kBlockRows == 0,
+static_assert(kTileSide % kPanel == 0, "the keys of a tile fill whole panels of Q K^T");
+static_assert(kTileSide % kBlockRows == 0 && kHalfTileSide % kBlockRows == 0,
               "micro-kernels write whole blocks of rows into a tile, and no tile into its neighbour");
-static_assert(kBackwardChunk % backward_tile(1, 1).q == 0 && kBackwardChunk % backward_tile(1, 1).k == 0 &&
-                  kBackwardChunk % backward_tile(576, 512).q == 0 && kBackwardChunk % backward_tile(576, 512).k == 0,
-              "a block is made of whole tiles");
+static_assert(kBackwardChunk % kTileSide == 0 && kBackwardChunk % kHalfTileSide == 0, "a block is made of whole tiles");
 
 static_assert(kSpill >= kPanel - 1, "sums of dbias by keys are written in whole panels past the end of a sequence");
 

@@ -91,7 +91,7 @@ BackwardPlan::BackwardPlan(const Problem& problem, const Device& device, const B
       dq(problem, Operand::dq),
       dk(problem, Operand::dk),
       dv(problem, Operand::dv),
-      tile(backward_tile(geometry.d, geometry.dv)),
+      tile(backward_tile(block, geometry.d, geometry.dv, l2_bytes(device))),
       blocking(block),
       bias_gradient(bias_gradient_of(problem)),
       chunk(kBackwardChunk),
@@ -129,13 +129,23 @@ BackwardSums::BackwardSums(Carver& carver, const BackwardPlan& plan) {
 
 BackwardScratch::BackwardScratch(Carver& carver, const BackwardPlan& plan) {
   const Tile tile = plan.tile;
-  k = carver.take<float>(tile.k * plan.d);
-  k_transposed = carver.take<float>(tile.k * plan.d);
-  v_transposed = carver.take<float>(tile.k * plan.dv_columns);
-  q = carver.take<float>(std::max(tile.q * plan.d, 2 * plan.blocking.panel * plan.dv_columns));
-  dout = carver.take<float>(tile.q * plan.dv_columns);
+  const bool pairs = plan.blocking.pairs;
+  k = carver.operand(tile.k * plan.d, pairs);
+  k_transposed = carver.operand(tile.k * plan.d, pairs);
+  v_transposed = carver.operand(tile.k * plan.dv_columns, pairs);
+  q = carver.operand(pairs ? tile.q * plan.d : std::max(tile.q * plan.d, 2 * plan.blocking.panel * plan.dv_columns),
+                     pairs);
+  dout = carver.operand(tile.q * plan.dv_columns, pairs);
   p = carver.take<float>(tile.q * tile.k);
   ds = carver.take<float>(tile.q * tile.k);
+  q_rows = dout_rows = copy = weights = wide = nullptr;
+  if (pairs) {
+    q_rows = carver.operand(tile.q * plan.d, pairs);
+    dout_rows = carver.operand(tile.q * plan.dv_columns, pairs);
+    copy = carver.operand(tile.k * std::max(plan.d, plan.dv_columns), pairs);
+    weights = carver.operand(tile.q * tile.k, pairs);
+    if (plan.o.dtype != DType::bf16) wide = carver.take<float>(2 * plan.blocking.panel * plan.dv_columns);
+  }
   bias = plan.geometry.problem.score.bias ? carver.take<float>(tile.q * tile.k) : nullptr;
   first = carver.take<int>(tile.q);
   last = carver.take<int>(tile.q);
@@ -149,7 +159,8 @@ Launch prepare_backward(const Problem& problem, const Device& device, const Bloc
   if (device.index >= 0) shared_pool(plan->lanes);
   Launch launch;
   launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " " + blocking.text +
-                      ", blocks of " + std::to_string(plan->chunk);
+                      ", L2 " + std::to_string(l2_bytes(device) >> 10) + " KiB, blocks of " +
+                      std::to_string(plan->chunk);
   launch.shape.grid = problem.batch * problem.heads_kv * plan->chunks * plan->chunks;
   launch.shape.threads = plan->lanes;
   launch.workspace_bytes = plan->workspace_bytes;

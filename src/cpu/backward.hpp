@@ -58,7 +58,8 @@ struct BackwardSums {
   std::int64_t zeroed;  // floats from dq on that start as 0: all but delta and dsink
 };
 
-// What one block works in, in floats; d and dv in whole panels.
+// What one block works in, in floats; d and dv in whole panels. The layouts are those of vector targets; targets that
+// multiply bf16 in pairs have their own in products/pairs-inl.hpp.
 struct BackwardScratch {
   BackwardScratch(Carver& carver, const BackwardPlan& plan);
 
@@ -69,6 +70,11 @@ struct BackwardScratch {
   float* dout;          // [dv / panel][tile.q][panel]
   float* p;             // [tile.q][tile.k]: scores, then weights
   float* ds;            // [tile.q][tile.k]: dP, then dS
+  float* q_rows;        // pairs: [tile.q][d]
+  float* dout_rows;     // pairs: [tile.q][dv]
+  float* copy;          // pairs: rows on their way to an operand
+  float* weights;       // pairs: P or dS as a left side
+  float* wide;          // pairs: fp32 rows of dO and O, when O is not bf16
   float* bias;          // [tile.k / panel][tile.q][panel]; null: none
   int* first;           // [tile.q]: keys [first, last) of the tile are visible
   int* last;            // [tile.q]

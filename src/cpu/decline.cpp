@@ -24,4 +24,10 @@ std::string decline(const Problem& p, Pass pass) {
   return {};
 }
 
+std::string decline_pairs(const Problem& p, Pass pass) {
+  if (p.pass == pass && p.dtype != DType::bf16)
+    return "dtype = " + std::string(to_string(p.dtype)) + ": this row has bf16";
+  return decline(p, pass);
+}
+
 }  // namespace fattn::host

@@ -8,10 +8,8 @@
 // needs no transposition, and the weights lie as the left side of P V wants them.
 namespace fattn::host::FATTN_TARGET {
 
-static_assert(forward_tile(1, 1).q % kPanel == 0 && forward_tile(576, 512).q % kPanel == 0,
-              "the queries of a tile fill whole panels of Q K^T");
-static_assert(forward_tile(1, 1).q % kBlockRows == 0 && forward_tile(1, 1).k % kBlockRows == 0 &&
-                  forward_tile(576, 512).q % kBlockRows == 0 && forward_tile(576, 512).k % kBlockRows == 0,
+static_assert(kTileSide % kPanel == 0, "the queries of a tile fill whole panels of Q K^T");
+static_assert(kTileSide % kBlockRows == 0 && kHalfTileSide % kBlockRows == 0,
               "micro-kernels write whole blocks of rows into a tile");
 
 // What a tile of scores needs to know beside its numbers.
@@ -253,6 +251,6 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
   }
 }
 
-inline constexpr Blocking kBlocking{kBlockRows, kPanel, kKernelText};
+inline constexpr Blocking kBlocking{kBlockRows, kPanel, kKernelText, kPairs};
 
 }  // namespace fattn::host::FATTN_TARGET

@@ -13,7 +13,7 @@ ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blo
       k(problem, Operand::k),
       v(problem, Operand::v),
       o(problem, Operand::o),
-      tile(forward_tile(geometry.d, geometry.dv)),
+      tile(forward_tile(block, geometry.d, geometry.dv, l2_bytes(device))),
       blocking(block),
       // One more than none, so that there is an item to write rows past the lengths.
       q_tiles(std::max<std::int64_t>(1, ceil_div64(problem.seqlen_q, tile.q))),
@@ -28,11 +28,14 @@ ForwardScratch::ForwardScratch(Carver& carver, const ForwardPlan& plan) {
   const Tile tile = plan.tile;
   const std::int64_t panel = plan.blocking.panel;
   const std::int64_t d = ceil_div64(plan.geometry.d, panel) * panel, dv = ceil_div64(plan.geometry.dv, panel) * panel;
-  q = carver.take<float>(tile.q * d);
-  k = carver.take<float>(tile.k * d);
-  v = carver.take<float>(tile.k * dv);
+  const bool pairs = plan.blocking.pairs;
+  q = carver.operand(tile.q * d, pairs);
+  k = carver.operand(tile.k * d, pairs);
+  v = carver.operand(tile.k * dv, pairs);
   s = carver.take<float>(tile.k * tile.q);
   o = carver.take<float>(tile.q * dv);
+  copy = pairs ? carver.operand(std::max(panel * d, tile.k * dv), pairs) : nullptr;
+  rows = pairs ? carver.take<float>(panel * dv) : nullptr;
   bias = plan.geometry.problem.score.bias ? carver.take<float>(tile.q * tile.k) : nullptr;
   max = carver.take<float>(tile.q);
   sum = carver.take<float>(tile.q);
@@ -48,7 +51,8 @@ Launch prepare_forward(const Problem& problem, const Device& device, const Block
   const auto plan = std::make_shared<const ForwardPlan>(problem, device, blocking);
   if (device.index >= 0) shared_pool(plan->lanes);
   Launch launch;
-  launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " " + blocking.text;
+  launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " " + blocking.text +
+                      ", L2 " + std::to_string(l2_bytes(device) >> 10) + " KiB";
   launch.shape.grid = plan->items;
   launch.shape.threads = plan->lanes;
   launch.workspace_bytes = static_cast<std::size_t>(plan->lanes) * plan->lane_bytes +

@@ -24,7 +24,8 @@ struct ForwardPlan {
   std::size_t lane_bytes = 0;
 };
 
-// What one item works in. Sizes in floats unless the type says otherwise; d and dv are rounded up to whole panels.
+// What one item works in. Sizes in floats unless the type says otherwise; d and dv are rounded up to whole panels. The
+// layouts are those of vector targets; targets that multiply bf16 in pairs have their own in products/pairs-inl.hpp.
 struct ForwardScratch {
   ForwardScratch(Carver& carver, const ForwardPlan& plan);
 
@@ -33,6 +34,8 @@ struct ForwardScratch {
   float* v;          // [dv / panel][tile.k][panel]
   float* s;          // [tile.k][tile.q]: scores, then weights, transposed
   float* o;          // [tile.q][dv]
+  float* copy;       // pairs: rows on their way to an operand
+  float* rows;       // pairs: [panel][dv], a panel of o
   float* bias;       // [tile.q / panel][tile.k][panel]; null: none
   float* max;        // [tile.q]
   float* sum;        // [tile.q]

@@ -183,12 +183,19 @@ class Carver {
     used_ += (static_cast<std::size_t>(count) * sizeof(T) + 63) / 64 * 64;
     return reinterpret_cast<T*>(part);
   }
+  // fp32, or bf16 behind a pointer of the same type.
+  float* operand(std::int64_t count, bool bf16) {
+    return bf16 ? reinterpret_cast<float*>(take<std::uint16_t>(count)) : take<float>(count);
+  }
   std::size_t used() const { return used_; }
 
  private:
   char* memory_;
   std::size_t used_ = 0;
 };
+
+// Of a described machine it may be unknown.
+inline std::int64_t l2_bytes(const Device& device) { return device.l2_bytes > 0 ? device.l2_bytes : 1 << 20; }
 
 constexpr std::int64_t ceil_div64(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 

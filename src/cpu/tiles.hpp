@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 namespace fattn::host {
 
 // How a target's micro-kernels block a product: rows x panel results at a time.
@@ -8,6 +10,7 @@ struct Blocking {
   int rows;
   int panel;
   const char* text;
+  bool pairs = false;  // operands are bf16 in pairs, padded to whole panels (gemm/pairs-inl.hpp)
 };
 
 // A tile of scores: q queries x k keys, both multiples of every target's blocking.
@@ -16,13 +19,31 @@ struct Tile {
   int k;
 };
 
-// A tile's operands together stay below the 1 MiB of a common L2.
+// All sides are multiples of these; every target's blocking divides them.
+inline constexpr int kTileSide = 96, kHalfTileSide = 48;
+
 // Zen 5 (1 MiB L2), AVX2, fp32, d128, 2048 x 2048, one thread, % of the FMA peak measured beside it, forward /
 // backward:
 //   96x96 82 / 83   192x96 85 / 77   144x96 84 / 77   96x192 82 / 84   96x48 81 / 81   48x96 77 / 83   48x48 77 / 80
 // Taller tiles lose 1 to 2 under a causal mask and halve the items of a short sequence.
-constexpr Tile forward_tile(int d, int dv) { return d + dv <= 512 ? Tile{.q = 96, .k = 96} : Tile{.q = 96, .k = 48}; }
-constexpr Tile backward_tile(int d, int dv) { return d + dv <= 512 ? Tile{.q = 96, .k = 96} : Tile{.q = 48, .k = 96}; }
+// Operands and scores stay below three quarters of the second cache.
+inline Tile forward_tile(const Blocking& blocking, int d, int dv, std::int64_t l2_bytes) {
+  const std::int64_t room = l2_bytes / 4 * 3, columns = d + dv;
+  const auto bytes = [&](std::int64_t q, std::int64_t k) {
+    return blocking.pairs ? 2 * (k * columns + q * d) + 4 * (k * q + q * dv) : 4 * (k * columns + q * columns + k * q);
+  };
+  const int k = blocking.pairs || bytes(kTileSide, kTileSide) <= room ? kTileSide : kHalfTileSide;
+  const int most = blocking.pairs ? 4 : 1;
+  int q = kTileSide;
+  while (q < most * kTileSide && bytes(2 * q, k) <= room) q *= 2;
+  return {.q = q, .k = k};
+}
+inline Tile backward_tile(const Blocking& blocking, int d, int dv, std::int64_t l2_bytes) {
+  const std::int64_t side = kTileSide;
+  const std::int64_t bytes = 4 * (side * (2 * d + dv) + side * (d + dv) + 2 * side * side);
+  const bool fits = blocking.pairs || bytes <= l2_bytes / 8 * 7;
+  return {.q = fits ? kTileSide : kHalfTileSide, .k = kTileSide};
+}
 
 // Side of a block of the backward pass: long enough that packing K and V and starting a wave cost little, short enough
 // that a head of 2048 keys keeps four threads busy. Same machine, bf16, one head, one / two threads,

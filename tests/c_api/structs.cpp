@@ -17,7 +17,7 @@ static_assert(offsetof(fattn_problem, strides) == 136);
 static_assert(offsetof(fattn_problem, softmax_scale) == 464);
 static_assert(offsetof(fattn_problem, page_size) == 576);
 static_assert(sizeof(fattn_problem) == 616);
-static_assert(sizeof(fattn_device) == 144);
+static_assert(sizeof(fattn_device) == 152);
 static_assert(sizeof(fattn_buffers) == 39 * 8);
 static_assert(sizeof(fattn_traffic) == 40);
 

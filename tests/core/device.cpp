@@ -43,6 +43,7 @@ TEST(Device, FeaturesAgreeWithTheKernel) {
   const Device device = cpu();
   EXPECT_EQ(device.avx2, has({"avx2", "fma", "f16c"}));
   EXPECT_EQ(device.avx512, device.avx2 && has({"avx512f", "avx512bw", "avx512dq", "avx512vl"}));
+  EXPECT_EQ(device.avx512_bf16, device.avx512 && has({"avx512_bf16"}));
   EXPECT_EQ(device.amx_bf16, device.avx512 && has({"amx_bf16", "amx_tile"}));
 }
 

@@ -49,7 +49,7 @@ const std::vector<std::string> kLines = {
 TEST(CpuRows, SameBitsForAnyThreads) {
   for (const std::string& line : kLines) {
     const verify::CaseData data = case_data(line, cpu(1));
-    for (const std::string& target : targets()) {
+    for (const std::string& target : targets(line)) {
       const std::string row = row_for(target, line);
       const OutputBytes expected = output_bytes(data, row, cpu(1));
       for (const int threads : {2, 3, 7}) EXPECT_TRUE(output_bytes(data, row, cpu(threads)) == expected) << row << line;
@@ -65,7 +65,7 @@ TEST(CpuRows, SameBitsForAnyThreads) {
 TEST(CpuRows, SeveralRunsOfOnePlanAtATime) {
   for (const std::string& line : {kLines[0], kLines[2]}) {
     const verify::CaseData data = case_data(line, cpu(2));
-    const Plan shared = plan(data.problem(), cpu(2), row_for(targets().back(), line));
+    const Plan shared = plan(data.problem(), cpu(2), row_for(targets(line).back(), line));
     const auto run_shared = [&] {
       verify::CaseOutputs outputs(data.problem(), cpu(2));
       Buffers buffers = data.placed();
@@ -124,7 +124,7 @@ TEST(CpuRows, BatchInvariant) {
 TEST(CpuRows, LengthBoundsDoNotMatter) {
   for (const std::string pass : {"fwd", "bwd"}) {
     const std::string lengths = " | lengths_q=40,500 lengths_k=1000,260";
-    const std::string row = row_for(targets().back(), pass);
+    const std::string row = row_for(targets(" fp32").back(), pass);
     const auto bytes = [&](const std::string& bounds) {
       return output_bytes(case_data(pass + " b2 hq2 hk1 d8 fp32 causal tq540 tk1260 " + bounds + lengths, cpu(1)), row,
                           cpu(1));
@@ -136,7 +136,7 @@ TEST(CpuRows, LengthBoundsDoNotMatter) {
 TEST(CpuRows, RunAllocatesNothing) {
   for (const std::string& line : kLines) {
     const verify::CaseData data = case_data(line, cpu(1));
-    for (const std::string& target : targets()) {
+    for (const std::string& target : targets(line)) {
       verify::CaseOutputs outputs(data.problem(), cpu(1));
       Buffers buffers = data.placed();
       outputs.attach(buffers);
@@ -155,7 +155,7 @@ TEST(CpuRows, RunAllocatesNothing) {
 TEST(CpuRows, WorkspaceMayBeDirty) {
   for (const std::string& line : kLines) {
     const verify::CaseData data = case_data(line, cpu(2));
-    for (const std::string& target : targets()) {
+    for (const std::string& target : targets(line)) {
       const Plan chosen = plan(data.problem(), cpu(2), row_for(target, line));
       OutputBytes results;
       for (const int fill : {0x00, 0xff}) {
@@ -192,8 +192,8 @@ TEST(CpuRows, WorkspaceIsLinear) {
 
 // Shapes at the edges of tiles, panels and blocks, in every dtype, against the fp64 oracle.
 TEST(CpuRows, EdgesOfTiles) {
-  for (const std::string& target : targets()) {
-    for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+  for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+    for (const std::string& target : targets(std::string(" ") + dtype)) {
       for (const auto& [sq, sk, d, dv] :
            {std::tuple{1, 1, 1, 1}, std::tuple{95, 97, 15, 17}, std::tuple{96, 96, 16, 16}, std::tuple{97, 95, 17, 15},
             std::tuple{5, 481, 33, 8}, std::tuple{481, 6, 8, 33}}) {
@@ -210,10 +210,10 @@ TEST(CpuRows, EdgesOfTiles) {
 }
 
 TEST(CpuRows, LargestHeadDims) {
-  for (const std::string& target : targets()) {
-    for (const char* line :
-         {"fwd hq2 hk1 sq60 sk70 d576 dv512 bf16 causal lse", "bwd hq2 hk1 sq60 sk70 d576 dv512 bf16 causal",
-          "fwd sq50 sk50 d257 dv511 fp32 lse", "bwd sq50 sk50 d511 dv257 fp32"}) {
+  for (const char* line :
+       {"fwd hq2 hk1 sq60 sk70 d576 dv512 bf16 causal lse", "bwd hq2 hk1 sq60 sk70 d576 dv512 bf16 causal",
+        "fwd sq50 sk50 d257 dv511 fp32 lse", "bwd sq50 sk50 d511 dv257 fp32"}) {
+    for (const std::string& target : targets(line)) {
       const verify::CheckResult result = verify::check(parse_problem(line), cpu(1), row_for(target, line));
       EXPECT_TRUE(result.pass) << result.line() << "\n" << result.table();
     }
@@ -222,8 +222,8 @@ TEST(CpuRows, LargestHeadDims) {
 
 // P = exp(s - lse): with every score near -120, exp(-lse) would overflow.
 TEST(CpuRows, VeryNegativeScores) {
-  for (const std::string& target : targets()) {
-    for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+  for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+    for (const std::string& target : targets(std::string(" ") + dtype)) {
       for (const std::string pass : {"fwd", "bwd"}) {
         const std::string line = pass + " b1 hq2 hk2 sq100 sk120 d32 " + dtype + " bias=hqk | bias_shift=-120";
         const verify::Case one = verify::parse_case(line);
@@ -237,8 +237,8 @@ TEST(CpuRows, VeryNegativeScores) {
 
 // A query that sees one key has P = 1 and dS = 0: dP and delta are summed in the same order and cancel exactly.
 TEST(CpuRows, OneVisibleKeyHasNoGradientOfScores) {
-  for (const std::string& target : targets()) {
-    for (const char* dtype : {"fp32", "bf16"}) {
+  for (const char* dtype : {"fp32", "bf16"}) {
+    for (const std::string& target : targets(std::string(" ") + dtype)) {
       const std::string line = std::string("bwd b1 hq1 hk1 sq200 sk200 d64 dv100 ") + dtype + " window=0,0";
       const OutputBytes bytes = output_bytes(case_data(line, cpu(1)), row_for(target, line), cpu(1));
       for (const std::byte byte : bytes[0]) ASSERT_TRUE((byte & std::byte{0x7f}) == std::byte{0}) << line;  // dq: +-0

@@ -54,10 +54,15 @@ inline std::string row_for(const std::string& target, const std::string& line) {
   return "cpu_" + target + (line.starts_with("bwd") ? "_backward" : "_forward");
 }
 
-inline std::vector<std::string> targets() {
+// All with rows that run here, the fastest last; those that multiply bf16 in pairs only for bf16.
+inline std::vector<std::string> targets(const std::string& line = " bf16") {
   std::vector<std::string> names = {"scalar"};
   if (cpu().avx2) names.emplace_back("avx2");
   if (cpu().avx512) names.emplace_back("avx512");
+  if (line.find(" bf16") == line.npos) return names;
+  names.emplace_back("amx_emulated");
+  if (cpu().avx512_bf16) names.emplace_back("avx512_bf16");
+  if (cpu().amx_bf16) names.emplace_back("amx");
   return names;
 }
 

@@ -44,5 +44,14 @@ TEST(CpuPeak, IsThereWithAvx2) {
   }
 }
 
+TEST(CpuPeak, UnitsOfBf16AreFaster) {
+  EXPECT_EQ(cpu_unit("cpu_avx2_forward"), CpuUnit::fp32);
+  EXPECT_EQ(cpu_unit("cpu_amx_emulated_forward"), CpuUnit::fp32);
+  EXPECT_EQ(cpu_unit("cpu_avx512_bf16_backward"), CpuUnit::bf16_pairs);
+  EXPECT_EQ(cpu_unit("cpu_amx_forward"), CpuUnit::bf16_tiles);
+  if (!cpu().avx512_bf16) GTEST_SKIP() << "this machine has no AVX512_BF16";
+  EXPECT_GT(cpu_peak_tflops(1, CpuUnit::bf16_pairs), 1e-3);
+}
+
 }  // namespace
 }  // namespace fattn::tool

@@ -86,6 +86,7 @@ std::string device_text(const Device& device) {
     text += fmt::format(", {} thread{}", device.threads, device.threads == 1 ? "" : "s");
     if (device.avx2) text += ", AVX2";
     if (device.avx512) text += ", AVX-512";
+    if (device.avx512_bf16) text += ", AVX512_BF16";
     if (device.amx_bf16) text += ", AMX";
     return text;
   }
@@ -119,6 +120,7 @@ Json device_json(const Device& device) {
     json["threads"] = device.threads;
     json["avx2"] = device.avx2;
     json["avx512"] = device.avx512;
+    json["avx512_bf16"] = device.avx512_bf16;
     json["amx_bf16"] = device.amx_bf16;
   } else {
     json["index"] = device.index >= 0 ? Json(device.index) : Json();

@@ -96,7 +96,8 @@ int bench(const BenchOptions& options) {
     std::vector<std::unique_ptr<Burst>> bursts;
     for (const Plan& plan : plans) {
       data.push_back(std::make_unique<DeviceData>(plan, inputs));
-      bursts.push_back(burst(device, [on = data.back().get()](Stream stream) { on->run(stream); }));
+      bursts.push_back(burst(
+          device, [on = data.back().get()](Stream stream) { on->run(stream); }, plan.kernel()));
     }
     const std::vector<Timing> timings = time_in_turn(bursts, options.samples, options.seed);
     progress.clear();
@@ -131,10 +132,9 @@ void add_bench(CLI::App& app, Command& chosen) {
   auto* table = command->add_flag("--table", options->table, "Print a table instead of records");
   command->add_flag("--json", options->json, "Print records (the default)")->excludes(table);
   command->footer(
-      "Bursts of about 6 ms after 12 ms of idling, rows of a problem in random order, median of the samples; the "
-      "fields are\n"
-      "those of docs/benchmarks.md. CPU: the peak is what fp32 fused multiply-adds reach just before and after each "
-      "sample.\n\n"
+      "Bursts of about 6 ms after 12 ms of idling, rows of a problem in random order, median of the samples; the\n"
+      "fields are those of docs/benchmarks.md. CPU: the peak is what the row's multiply-adds (fp32, or bf16 in pairs\n"
+      "or tiles) reach just before and after each sample.\n\n"
       "Examples:\n"
       "  fattn bench \"fwd b1 hq8 hk8 sq1024 sk1024 d64 bf16 causal\" --device cpu --table\n"
       "  fattn bench bench/cases/cpu.txt --device cpu --all -o cpu.jsonl\n"

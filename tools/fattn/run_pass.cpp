@@ -38,7 +38,8 @@ PassResult run_pass(verify::CaseData& inputs, const Plan& plan, const PassResult
     if (flops(plan.problem()) > 0) {
       progress.show(fmt::format("{}: timing", result.name()));
       std::vector<std::unique_ptr<Burst>> bursts;
-      bursts.push_back(burst(plan.device(), [&data](Stream stream) { data.run(stream); }));
+      bursts.push_back(burst(
+          plan.device(), [&data](Stream stream) { data.run(stream); }, plan.kernel()));
       result.timing = time_in_turn(bursts, kSamples, 1).front();
     }
   }

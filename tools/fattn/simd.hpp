@@ -3,13 +3,24 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 // The two loops of the tool that need wide instructions. simd_x86_64.cpp or simd_plain.cpp: the build picks.
 namespace fattn::tool {
 
-// What fused multiply-adds reach here and now, in fp32 with AVX-512 or AVX2 on that many threads; empty without AVX2.
-// About 2 ms.
-std::optional<double> cpu_peak_tflops(int threads);
+// What multiplies in a kernel.
+enum class CpuUnit : std::uint8_t {
+  fp32,        // fused multiply-adds, the widest there are
+  bf16_pairs,  // AVX512_BF16
+  bf16_tiles,  // AMX
+};
+inline CpuUnit cpu_unit(std::string_view kernel) {
+  if (kernel.starts_with("cpu_avx512_bf16_")) return CpuUnit::bf16_pairs;
+  return kernel == "cpu_amx_forward" || kernel == "cpu_amx_backward" ? CpuUnit::bf16_tiles : CpuUnit::fp32;
+}
+
+// What it reaches here and now on that many threads; empty without AVX2. About 2 ms. The processor has the unit.
+std::optional<double> cpu_peak_tflops(int threads, CpuUnit unit = CpuUnit::fp32);
 
 // c[rows, columns] = a[rows, inner] * b[inner, columns], row-major with these distances between rows.
 struct Product {

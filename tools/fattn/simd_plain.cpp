@@ -3,7 +3,7 @@
 
 namespace fattn::tool {
 
-std::optional<double> cpu_peak_tflops(int) { return std::nullopt; }
+std::optional<double> cpu_peak_tflops(int, CpuUnit) { return std::nullopt; }
 
 void multiply(const Product& product) { multiply_plain(product); }
 

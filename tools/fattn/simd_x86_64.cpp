@@ -11,6 +11,8 @@
 // Functions with this mark are called only after the processor was asked.
 #define FATTN_TARGET_AVX2 __attribute__((target("avx2,fma")))
 #define FATTN_TARGET_AVX512 __attribute__((target("avx512f")))
+#define FATTN_TARGET_PAIRS __attribute__((target("avx512f,avx512bf16")))
+#define FATTN_TARGET_TILES __attribute__((target("amx-tile,amx-bf16")))
 
 namespace fattn::tool {
 
@@ -55,15 +57,68 @@ FATTN_TARGET_AVX512 float multiply_add_wide(std::int64_t steps) {
   return lanes[0] + lanes[15];
 }
 
-double thread_tflops() {
-  const bool wide = cpu().avx512;
-  const auto loop = wide ? multiply_add_wide : multiply_add;
-  volatile float sink = loop(kSteps / 20);
+FATTN_TARGET_PAIRS float multiply_add_pairs(std::int64_t steps) {
+  const __m512bh pair = _mm512_cvtne2ps_pbh(_mm512_set1_ps(1e-3F), _mm512_set1_ps(1e-3F));
+  __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a, e = a, f = a, g = a, h = a, i = a, j = a, k = a, l = a;
+  const auto add = [pair](__m512 & sum) FATTN_TARGET_PAIRS __attribute__((always_inline)) {
+    sum = _mm512_dpbf16_ps(sum, pair, pair);
+  };
+  for (std::int64_t step = 0; step < steps; ++step) {
+    add(a), add(b), add(c), add(d), add(e), add(f), add(g), add(h), add(i), add(j), add(k), add(l);
+    asm volatile("" : "+v"(a), "+v"(b), "+v"(c), "+v"(d), "+v"(e), "+v"(f));
+    asm volatile("" : "+v"(g), "+v"(h), "+v"(i), "+v"(j), "+v"(k), "+v"(l));
+  }
+  float lanes[16];
+  _mm512_storeu_ps(lanes, a + b + c + d + e + f + g + h + i + j + k + l);
+  return lanes[0] + lanes[15];
+}
+
+// Tiles of zeros multiply no faster than others. A plan for these rows has asked the system for the tiles before.
+FATTN_TARGET_TILES float multiply_add_tiles(std::int64_t steps) {
+  alignas(64) std::uint8_t config[64] = {1};
+  for (int tile = 0; tile < 8; ++tile) {
+    config[16 + 2 * tile] = 64;
+    config[48 + tile] = 16;
+  }
+  asm volatile("" : : "r"(config) : "memory");
+  _tile_loadconfig(config);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  for (std::int64_t step = 0; step < steps; ++step) {
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_dpbf16ps(2, 4, 5);
+    _tile_dpbf16ps(3, 4, 6);
+  }
+  _tile_release();
+  return 0;
+}
+
+struct Loop {
+  float (*run)(std::int64_t steps);
+  double flops_per_step;
+  std::int64_t steps;  // about 2 ms
+};
+
+Loop loop_of(CpuUnit unit) {
+  if (unit == CpuUnit::bf16_tiles) return {multiply_add_tiles, 4 * 2.0 * 16 * 16 * 32, kSteps / 20};
+  if (unit == CpuUnit::bf16_pairs) return {multiply_add_pairs, 2 * 16 * kFlopsPerLane, kSteps};
+  if (cpu().avx512) return {multiply_add_wide, 16 * kFlopsPerLane, kSteps};
+  return {multiply_add, 8 * kFlopsPerLane, kSteps};
+}
+
+double thread_tflops(const Loop& loop) {
+  volatile float sink = loop.run(loop.steps / 20);
   const auto begin = std::chrono::steady_clock::now();
-  sink = loop(kSteps);
+  sink = loop.run(loop.steps);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   static_cast<void>(sink);
-  return kFlopsPerLane * (wide ? 16 : 8) * static_cast<double>(kSteps) / seconds / 1e12;
+  return loop.flops_per_step * static_cast<double>(loop.steps) / seconds / 1e12;
 }
 
 constexpr int kRows = 6, kColumns = 16;  // 12 sums, 2 columns and 1 factor fill the 16 registers
@@ -106,12 +161,14 @@ FATTN_TARGET_AVX2 void multiply_block(const float* a, std::int64_t a_stride, con
 
 }  // namespace
 
-std::optional<double> cpu_peak_tflops(int threads) {
+std::optional<double> cpu_peak_tflops(int threads, CpuUnit unit) {
   if (!cpu().avx2) return std::nullopt;
+  const Loop loop = loop_of(unit);
   std::vector<double> rates(static_cast<std::size_t>(threads));
   std::vector<std::thread> others;
-  for (std::size_t i = 1; i < rates.size(); ++i) others.emplace_back([&rates, i] { rates[i] = thread_tflops(); });
-  rates[0] = thread_tflops();
+  for (std::size_t i = 1; i < rates.size(); ++i)
+    others.emplace_back([&rates, &loop, i] { rates[i] = thread_tflops(loop); });
+  rates[0] = thread_tflops(loop);
   for (std::thread& each : others) each.join();
   double total = 0;
   for (const double rate : rates) total += rate;

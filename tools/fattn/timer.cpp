@@ -23,7 +23,8 @@ double elapsed_us(Clock::time_point begin) {
 
 class CpuBurst final : public Burst {
  public:
-  CpuBurst(const Device& device, std::function<void(Stream)> call) : threads_(device.threads), call_(std::move(call)) {
+  CpuBurst(const Device& device, std::function<void(Stream)> call, CpuUnit unit)
+      : threads_(device.threads), unit_(unit), call_(std::move(call)) {
     call_({});  // warm caches, start threads
     const Clock::time_point begin = Clock::now();
     call_({});
@@ -31,14 +32,14 @@ class CpuBurst final : public Burst {
   }
 
   Sample sample() override {
-    const std::optional<double> before = cpu_peak_tflops(threads_);
+    const std::optional<double> before = cpu_peak_tflops(threads_, unit_);
     std::this_thread::sleep_for(std::chrono::milliseconds(kIdleMs));
     const Clock::time_point begin = Clock::now();
     for (int i = 0; i < calls_; ++i) call_({});
     Sample sample;
     sample.us = elapsed_us(begin) / calls_;
     if (before) {
-      const double after = cpu_peak_tflops(threads_).value_or(*before);
+      const double after = cpu_peak_tflops(threads_, unit_).value_or(*before);
       sample.peak_tflops = (*before + after) / 2;
       sample.steady = std::abs(*before - after) <= 0.1 * std::max(*before, after);
     }
@@ -47,6 +48,7 @@ class CpuBurst final : public Burst {
 
  private:
   int threads_;
+  CpuUnit unit_;
   std::function<void(Stream)> call_;
   int calls_ = 1;
 };
@@ -59,9 +61,9 @@ double median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-std::unique_ptr<Burst> burst(const Device& device, std::function<void(Stream)> call) {
+std::unique_ptr<Burst> burst(const Device& device, std::function<void(Stream)> call, std::string_view kernel) {
   if (device.kind == DeviceKind::cuda) return cuda_burst(device, call);
-  return std::make_unique<CpuBurst>(device, std::move(call));
+  return std::make_unique<CpuBurst>(device, std::move(call), cpu_unit(kernel));
 }
 
 std::vector<Timing> time_in_turn(const std::vector<std::unique_ptr<Burst>>& bursts, int samples, std::uint64_t seed) {

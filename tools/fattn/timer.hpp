@@ -31,9 +31,9 @@ class Burst {
   virtual Sample sample() = 0;
 };
 
-// CPU: a loop. CUDA: one graph of the calls, so that no launch is waited for (cuda_timer_cuda.cpp, or
-// cuda_timer_none.cpp where the build has no CUDA).
-std::unique_ptr<Burst> burst(const Device& device, std::function<void(Stream)> call);
+// CPU: a loop; the kernel's name says whose peak is measured. CUDA: one graph of the calls, so that no launch is waited
+// for (cuda_timer_cuda.cpp, or cuda_timer_none.cpp where the build has no CUDA).
+std::unique_ptr<Burst> burst(const Device& device, std::function<void(Stream)> call, std::string_view kernel = {});
 std::unique_ptr<Burst> cuda_burst(const Device& device, const std::function<void(Stream)>& call);
 
 struct Timing {

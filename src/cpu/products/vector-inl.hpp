@@ -7,6 +7,8 @@ namespace fattn::host::FATTN_TARGET {
 
 static_assert(kSpill >= kBlockRows - 1, "micro-kernels write whole blocks of rows past the end of a sequence");
 
+inline constexpr bool kPairs = false;
+
 // A weight as the products take it.
 template <DType dtype>
 inline Vec for_products(Vec weight) {

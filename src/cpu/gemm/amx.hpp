@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/vec/pairs_avx512.hpp"
+
+namespace fattn::host::FATTN_TARGET {
+
+inline constexpr int kBlockRows = 16;
+inline constexpr int kPanel = 32;
+inline constexpr const char* kKernelText = "bf16 AMX, 16x32 kernel";
+
+}  // namespace fattn::host::FATTN_TARGET
+
+#include "cpu/gemm/pairs-inl.hpp"
+
+namespace fattn::host::FATTN_TARGET {
+
+// The compiler does not know which memory tiles are loaded from and stored to.
+#define FATTN_MEMORY_BARRIER __asm__ volatile("" ::: "memory")
+
+// All eight tiles are 16 rows of 64 bytes. The configuration belongs to the thread; without it the operating system has
+// no tiles to save.
+class Tiles {
+ public:
+  Tiles() {
+    alignas(64) std::uint8_t config[64] = {1};  // palette
+    for (int tile = 0; tile < 8; ++tile) {
+      config[16 + 2 * tile] = 64;
+      config[48 + tile] = 16;
+    }
+    FATTN_MEMORY_BARRIER;
+    _tile_loadconfig(config);
+  }
+  ~Tiles() { _tile_release(); }
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+};
+
+// 16 rows and one panel in two tiles; the blocks take turns with two pairs of tiles, so that the sums of the one before
+// are stored while this one multiplies. The left side comes from the second cache and is used once, the right side
+// stays in the first.
+#define FATTN_TILE_BLOCK(left_sum, right_sum, left_before, right_before)                       \
+  do {                                                                                         \
+    if (into == Into::add) {                                                                   \
+      _tile_loadd(left_sum, c, c_bytes);                                                       \
+      _tile_loadd(right_sum, c + 16, c_bytes);                                                 \
+    } else {                                                                                   \
+      _tile_zero(left_sum);                                                                    \
+      _tile_zero(right_sum);                                                                   \
+    }                                                                                          \
+    for (int step = 0; step < steps; ++step) {                                                 \
+      _tile_stream_loadd(4, a + step * kPairDepth, a_bytes);                                   \
+      _tile_loadd(6, b + step * b_step, b_bytes);                                              \
+      _tile_dpbf16ps(left_sum, 4, 6);                                                          \
+      if (before != nullptr && step == 0) _tile_stored(left_before, before, c_bytes);          \
+      _tile_loadd(7, b + step * b_step + 32, b_bytes);                                         \
+      _tile_dpbf16ps(right_sum, 4, 7);                                                         \
+      if (before != nullptr && step == steps / 2) _tile_stored(right_before, before + 16, c_bytes); \
+    }                                                                                          \
+    before = c;                                                                                \
+    a += 16 * a_stride;                                                                        \
+    c += 16 * c_stride;                                                                        \
+  } while (false)
+
+// c[m][n] (+)= sum over k of a[m][k] b[k][n]; rows: a multiple of 16, depth: of kPairDepth.
+template <Into into>
+inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
+                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride) {
+  const std::int64_t a_bytes = 2 * a_stride, b_bytes = 2 * b_stride, c_bytes = 4 * c_stride;
+  const std::int64_t b_step = kPairDepth / 2 * b_stride;
+  const int steps = depth / kPairDepth;
+  FATTN_MEMORY_BARRIER;
+  float* before = nullptr;
+  int m = 0;
+  for (; m + 32 <= rows; m += 32) {
+    FATTN_TILE_BLOCK(0, 1, 2, 3);
+    FATTN_TILE_BLOCK(2, 3, 0, 1);
+  }
+  if (m < rows) {
+    FATTN_TILE_BLOCK(0, 1, 2, 3);
+    _tile_stored(0, before, c_bytes);
+    _tile_stored(1, before + 16, c_bytes);
+  } else if (before != nullptr) {
+    _tile_stored(2, before, c_bytes);
+    _tile_stored(3, before + 16, c_bytes);
+  }
+  FATTN_MEMORY_BARRIER;
+}
+#undef FATTN_TILE_BLOCK
+#undef FATTN_MEMORY_BARRIER
+
+}  // namespace fattn::host::FATTN_TARGET

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// The matrix products of both passes for targets that multiply bf16 in pairs (gemm/pairs-inl.hpp). The functions are
+// those of products/vector-inl.hpp. Weights stay fp32 until they are paired, O is held transposed: [panel][dv][kPanel].
+namespace fattn::host::FATTN_TARGET {
+
+static_assert(kSpill >= kBlockRows - 1, "micro-kernels write whole blocks of rows past the end of a sequence");
+
+inline constexpr bool kPairs = true;
+
+inline std::uint16_t* pairs(float* memory) { return reinterpret_cast<std::uint16_t*>(memory); }
+inline int padded(int n) { return round_up(n, kPairDepth); }
+
+// Rounded when they are paired.
+template <DType>
+inline Vec for_products(Vec weight) {
+  return weight;
+}
+
+inline void begin_item(const ForwardPlan& plan, const RowsSource& q, const ForwardScratch& scratch) {
+  const int d = padded(plan.geometry.d);
+  for (int row = 0; row < q.rows; row += kPanel) {
+    RowsSource panel = q;
+    panel.data = static_cast<const std::uint16_t*>(q.data) + row * q.row_stride;
+    panel.rows = min_of(kPanel, q.rows - row);
+    const PairRows rows = padded_rows(panel, kPanel, d, pairs(scratch.copy));
+    pack_pairs_of_columns(rows, d, pairs(scratch.q) + std::int64_t{row} * d);
+  }
+}
+
+inline void load_keys(const ForwardPlan& plan, const RowsSource& k, const RowsSource& v,
+                      const ForwardScratch& scratch) {
+  const int d = padded(plan.geometry.d), dv = padded(plan.geometry.dv), keys = padded(k.rows);
+  copy_rows(k, keys, d, pairs(scratch.k));
+  pack_columns(padded_rows(v, keys, dv, pairs(scratch.copy)), keys, dv, pairs(scratch.v), plan.tile.k);
+}
+
+inline void scores_of_panel(const ForwardPlan& plan, int keys, int panel, const ForwardScratch& scratch) {
+  const int d = padded(plan.geometry.d);
+  product<Into::overwrite>(pairs(scratch.k), d, padded(keys), pairs(scratch.q) + std::int64_t{panel} * d * kPanel,
+                           kPairRow, d, scratch.s + panel * kPanel, plan.tile.q);
+}
+
+// O^T = O^T * factor + V^T P^T
+inline void output_of_panel(const ForwardPlan& plan, int keys, int panel, bool first, const ForwardScratch& scratch) {
+  const int dv = padded(plan.geometry.dv), depth = padded(keys);
+  float* const weights = scratch.s + panel * kPanel;
+  float* const out = scratch.o + std::int64_t{panel} * dv * kPanel;
+  round_to_pairs(weights, plan.tile.q, keys);
+  if (first) {
+    product<Into::overwrite>(pairs(scratch.v), plan.tile.k, dv, pairs(weights), 2 * plan.tile.q, depth, out, kPanel);
+    return;
+  }
+  bool same = true;
+  for (int j = 0; j < kPanel; ++j) same = same && scratch.factor[panel * kPanel + j] == 1.0f;
+  if (!same) {
+    for (int j = 0; j < kPanel; j += kLanes) {
+      const Vec factor = load(scratch.factor + panel * kPanel + j);
+      for (int i = 0; i < dv; ++i) store(out + i * kPanel + j, load(out + i * kPanel + j) * factor);
+    }
+  }
+  product<Into::add>(pairs(scratch.v), plan.tile.k, dv, pairs(weights), 2 * plan.tile.q, depth, out, kPanel);
+}
+inline void output_of_tile(const ForwardPlan&, int, int, const ForwardScratch&) {}
+
+inline float* output_row(const ForwardPlan& plan, int i, const ForwardScratch& scratch) {
+  const int dv = padded(plan.geometry.dv);
+  if (i % kPanel == 0) {
+    const float* const from = scratch.o + std::int64_t{i} * dv;
+    for (int column = 0; column < dv; column += kLanes) {
+      for (int j = 0; j < kPanel; j += kLanes) {
+        Vec block[kLanes];
+        for (int row = 0; row < kLanes; ++row) block[row] = load(from + (column + row) * kPanel + j);
+        transpose(block);
+        for (int row = 0; row < kLanes; ++row) store(scratch.rows + std::int64_t{j + row} * dv + column, block[row]);
+      }
+    }
+  }
+  return scratch.rows + std::int64_t{i % kPanel} * dv;
+}
+
+// sum[i] = a row i . b row i for one panel of rows: the diagonal of the product that dP comes from, so that dP - delta
+// is exactly 0 where o is a row of v. An o of another dtype is summed in fp32.
+inline void dot_panel(const BackwardPlan& plan, const RowsSource& a, const RowsSource& b,
+                      const BackwardScratch& scratch, float* sum) {
+  const int columns = padded(a.columns);
+  if (b.dtype != DType::bf16) {
+    float* const packed_b = scratch.wide + std::int64_t{columns} * kPanel;
+    pack_transposed(a, scratch.wide);
+    pack_transposed(b, packed_b);
+    for (int j = 0; j < kPanel; j += kLanes) {
+      Vec total = zero();
+      for (int i = 0; i < a.columns; ++i) {
+        total = fma(load(scratch.wide + i * kPanel + j), load(packed_b + i * kPanel + j), total);
+      }
+      store(sum + j, total);
+    }
+    return;
+  }
+  pack_pairs_of_columns(copy_rows(b, kPanel, columns, pairs(scratch.copy)), columns, pairs(scratch.v_transposed));
+  copy_rows(a, kPanel, columns, pairs(scratch.copy));
+  product<Into::overwrite>(pairs(scratch.copy), columns, kPanel, pairs(scratch.v_transposed), kPairRow, columns,
+                           scratch.p, plan.tile.k);
+  for (int i = 0; i < kPanel; ++i) sum[i] = scratch.p[i * plan.tile.k + i];
+}
+
+inline void load_keys(const BackwardPlan& plan, const RowsSource& k, const RowsSource& v,
+                      const BackwardScratch& scratch) {
+  const int d = padded(plan.geometry.d), dv = padded(plan.geometry.dv), keys = padded(k.rows);
+  const PairRows k_rows = padded_rows(k, keys, d, pairs(scratch.copy));
+  pack_pairs_of_rows(k_rows, keys, d, std::int64_t{plan.tile.k} * kPanel, pairs(scratch.k));
+  for (int key = 0; key < keys; key += kPanel) {
+    pack_pairs_of_columns({k_rows.data + key * k_rows.stride, k_rows.stride}, d,
+                          pairs(scratch.k_transposed) + std::int64_t{key} * d);
+  }
+  const PairRows v_rows = padded_rows(v, keys, dv, pairs(scratch.copy));
+  for (int key = 0; key < keys; key += kPanel) {
+    pack_pairs_of_columns({v_rows.data + key * v_rows.stride, v_rows.stride}, dv,
+                          pairs(scratch.v_transposed) + std::int64_t{key} * dv);
+  }
+}
+inline void load_queries(const BackwardPlan& plan, const RowsSource& q, const RowsSource& dout,
+                         const BackwardScratch& scratch) {
+  const int d = padded(plan.geometry.d), dv = padded(plan.geometry.dv), rows = padded(q.rows);
+  const std::int64_t step = std::int64_t{plan.tile.q} * kPanel;
+  pack_pairs_of_rows(copy_rows(q, rows, d, pairs(scratch.q_rows)), rows, d, step, pairs(scratch.q));
+  pack_pairs_of_rows(copy_rows(dout, rows, dv, pairs(scratch.dout_rows)), rows, dv, step, pairs(scratch.dout));
+}
+
+inline void scores_and_dp(const BackwardPlan& plan, int rows, int keys, const BackwardScratch& scratch) {
+  const int d = padded(plan.geometry.d), dv = padded(plan.geometry.dv), k = plan.tile.k;
+  for (int key = 0; key < keys; key += kPanel) {
+    product<Into::overwrite>(pairs(scratch.q_rows), d, padded(rows),
+                             pairs(scratch.k_transposed) + std::int64_t{key} * d, kPairRow, d, scratch.p + key, k);
+    product<Into::overwrite>(pairs(scratch.dout_rows), dv, padded(rows),
+                             pairs(scratch.v_transposed) + std::int64_t{key} * dv, kPairRow, dv, scratch.ds + key, k);
+  }
+}
+
+inline void add_gradients(const BackwardPlan& plan, int rows, int keys, const BackwardScratch& scratch, float* dq,
+                          float* dk, float* dv) {
+  const int d = padded(plan.geometry.d), columns_v = padded(plan.geometry.dv);
+  const int q = plan.tile.q, k = plan.tile.k, depth = padded(rows), keys_depth = padded(keys);
+  for (int row = rows; row < depth; ++row) {
+    __builtin_memset(scratch.p + row * k, 0, static_cast<std::size_t>(keys_depth) * sizeof(float));
+    __builtin_memset(scratch.ds + row * k, 0, static_cast<std::size_t>(keys_depth) * sizeof(float));
+  }
+  std::uint16_t* const weights = pairs(scratch.weights);
+  round_columns(scratch.p, k, depth, keys_depth, weights, q);
+  const int key_rows = round_up(keys, kBlockRows);
+  for (int column = 0; column < columns_v; column += kPanel) {
+    product<Into::add>(weights, q, key_rows, pairs(scratch.dout) + std::int64_t{column} * q, kPairRow, depth,
+                       dv + column, plan.dv_columns);
+  }
+  round_columns(scratch.ds, k, depth, keys_depth, weights, q);
+  for (int column = 0; column < d; column += kPanel) {
+    product<Into::add>(weights, q, key_rows, pairs(scratch.q) + std::int64_t{column} * q, kPairRow, depth, dk + column,
+                       plan.d);
+  }
+  round_rows(scratch.ds, k, depth, keys_depth, weights);
+  for (int column = 0; column < d; column += kPanel) {
+    product<Into::add>(weights, k, round_up(rows, kBlockRows), pairs(scratch.k) + std::int64_t{column} * k, kPairRow,
+                       keys_depth, dq + column, plan.d);
+  }
+}
+
+}  // namespace fattn::host::FATTN_TARGET

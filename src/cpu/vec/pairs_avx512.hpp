@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/vec/avx512.hpp"
+
+// The operations of vec/pairs_scalar.hpp on sixteen lanes, with AVX512_BF16.
+namespace fattn::host::FATTN_TARGET {
+
+inline Vec load_bits(const void* p) { return {_mm512_loadu_ps(p)}; }
+inline void store_bits(void* p, Vec bits) { _mm512_storeu_ps(p, bits.v); }
+
+inline Vec pairs_of(const std::uint16_t* a, const std::uint16_t* b) {
+  const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a)));
+  const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b)));
+  return {_mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)))};
+}
+// The conversion takes subnormals as 0, like the products that follow.
+inline Vec pairs_of(Vec a, Vec b) {
+  const __m512i order =
+      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                       18, 2, 17, 1, 16, 0);
+  const __m512bh both = _mm512_cvtne2ps_pbh(b.v, a.v);
+  return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(order, reinterpret_cast<const __m512i&>(both)))};
+}
+
+}  // namespace fattn::host::FATTN_TARGET

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/vec/scalar.hpp"
+
+// What bf16 operands need beside the operations of vec/scalar.hpp. A pair is two bf16 in the 32 bits of a lane, the
+// first in the lower half; lanes that hold pairs are only moved.
+namespace fattn::host::FATTN_TARGET {
+
+inline Vec load_bits(const void* p) {
+  Vec bits;
+  __builtin_memcpy(&bits, p, sizeof bits);
+  return bits;
+}
+inline void store_bits(void* p, Vec bits) { __builtin_memcpy(p, &bits, sizeof bits); }
+
+// The pairs of kLanes elements from a and kLanes from b on.
+inline Vec pairs_of(const std::uint16_t* a, const std::uint16_t* b) {
+  return {__builtin_bit_cast(float, *a | static_cast<std::uint32_t>(*b) << 16)};
+}
+// Both rounded to bf16.
+inline Vec pairs_of(Vec a, Vec b) {
+  return {__builtin_bit_cast(float, bf16_from_float(a.v) | static_cast<std::uint32_t>(bf16_from_float(b.v)) << 16)};
+}
+
+}  // namespace fattn::host::FATTN_TARGET
