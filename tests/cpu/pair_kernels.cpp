@@ -126,7 +126,8 @@ TEST_P(PairKernelTest, RoundsToNearestEven) {
   const int rows = 64, columns = 96;
   std::vector<float> values(size(rows * columns));
   for (float& value : values) value = normal(random);
-  for (int i = 0; i < columns; ++i) values[size(i)] = detail::float_of(0x3f808000u + 0x8000u * static_cast<unsigned>(i));
+  for (int i = 0; i < columns; ++i)
+    values[size(i)] = detail::float_of(0x3f808000u + 0x8000u * static_cast<unsigned>(i));
   const auto at = [&](int row, int column) { return bf16_from_float(values[size(row * columns + column)]); };
   Elements by_rows(size(rows * columns)), by_columns(size(rows * columns));
   pairs().round_rows(values.data(), columns, rows, columns, by_rows.data());

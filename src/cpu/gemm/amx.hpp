@@ -39,27 +39,27 @@ class Tiles {
 // 16 rows and one panel in two tiles; the blocks take turns with two pairs of tiles, so that the sums of the one before
 // are stored while this one multiplies. The left side comes from the second cache and is used once, the right side
 // stays in the first.
-#define FATTN_TILE_BLOCK(left_sum, right_sum, left_before, right_before)                       \
-  do {                                                                                         \
-    if (into == Into::add) {                                                                   \
-      _tile_loadd(left_sum, c, c_bytes);                                                       \
-      _tile_loadd(right_sum, c + 16, c_bytes);                                                 \
-    } else {                                                                                   \
-      _tile_zero(left_sum);                                                                    \
-      _tile_zero(right_sum);                                                                   \
-    }                                                                                          \
-    for (int step = 0; step < steps; ++step) {                                                 \
-      _tile_stream_loadd(4, a + step * kPairDepth, a_bytes);                                   \
-      _tile_loadd(6, b + step * b_step, b_bytes);                                              \
-      _tile_dpbf16ps(left_sum, 4, 6);                                                          \
-      if (before != nullptr && step == 0) _tile_stored(left_before, before, c_bytes);          \
-      _tile_loadd(7, b + step * b_step + 32, b_bytes);                                         \
-      _tile_dpbf16ps(right_sum, 4, 7);                                                         \
+#define FATTN_TILE_BLOCK(left_sum, right_sum, left_before, right_before)                            \
+  do {                                                                                              \
+    if (into == Into::add) {                                                                        \
+      _tile_loadd(left_sum, c, c_bytes);                                                            \
+      _tile_loadd(right_sum, c + 16, c_bytes);                                                      \
+    } else {                                                                                        \
+      _tile_zero(left_sum);                                                                         \
+      _tile_zero(right_sum);                                                                        \
+    }                                                                                               \
+    for (int step = 0; step < steps; ++step) {                                                      \
+      _tile_stream_loadd(4, a + step * kPairDepth, a_bytes);                                        \
+      _tile_loadd(6, b + step * b_step, b_bytes);                                                   \
+      _tile_dpbf16ps(left_sum, 4, 6);                                                               \
+      if (before != nullptr && step == 0) _tile_stored(left_before, before, c_bytes);               \
+      _tile_loadd(7, b + step * b_step + 32, b_bytes);                                              \
+      _tile_dpbf16ps(right_sum, 4, 7);                                                              \
       if (before != nullptr && step == steps / 2) _tile_stored(right_before, before + 16, c_bytes); \
-    }                                                                                          \
-    before = c;                                                                                \
-    a += 16 * a_stride;                                                                        \
-    c += 16 * c_stride;                                                                        \
+    }                                                                                               \
+    before = c;                                                                                     \
+    a += 16 * a_stride;                                                                             \
+    c += 16 * c_stride;                                                                             \
   } while (false)
 
 // c[m][n] (+)= sum over k of a[m][k] b[k][n]; rows: a multiple of 16, depth: of kPairDepth.

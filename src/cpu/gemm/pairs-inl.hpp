@@ -4,7 +4,8 @@
 #include "cpu/gemm/vector-inl.hpp"
 
 // Operands of products in bf16 with fp32 sums, for instructions that multiply pairs. The left side lies by rows, the
-// right side as [depth / 2][kPanel][2]. Rows, columns and depths are padded with zeros to multiples of 32. A target adds
+// right side as [depth / 2][kPanel][2]. Rows, columns and depths are padded with zeros to multiples of 32. A target
+// adds
 //
 //   product<into>    c = a b  or  c += a b  for one panel of b
 namespace fattn::host::FATTN_TARGET {

@@ -26,7 +26,8 @@ const Kernel fattn_kernel_cpu_amx_emulated_forward = {
     .pass = Pass::forward,
     .by_name_only = true,
     .decline = [](const Problem& p, const Device&) { return host::decline_pairs(p, Pass::forward); },
-    .prepare = [](const Problem& p, const Device& d) { return host::prepare_forward(p, d, host::amx_emulated::kBlocking); },
+    .prepare = [](const Problem& p,
+                  const Device& d) { return host::prepare_forward(p, d, host::amx_emulated::kBlocking); },
     .run = [](const Run& r) { host::run_forward(r, host::amx_emulated::forward_item); }};
 
 const Kernel fattn_kernel_cpu_amx_emulated_backward = {
@@ -35,7 +36,8 @@ const Kernel fattn_kernel_cpu_amx_emulated_backward = {
     .pass = Pass::backward,
     .by_name_only = true,
     .decline = [](const Problem& p, const Device&) { return host::decline_pairs(p, Pass::backward); },
-    .prepare = [](const Problem& p, const Device& d) { return host::prepare_backward(p, d, host::amx_emulated::kBlocking); },
+    .prepare = [](const Problem& p,
+                  const Device& d) { return host::prepare_backward(p, d, host::amx_emulated::kBlocking); },
     .run = [](const Run& r) { host::run_backward(r, host::amx_emulated::kBackwardParts); }};
 
 }  // namespace fattn

@@ -36,7 +36,8 @@ const Kernel fattn_kernel_cpu_avx512_bf16_forward = {
     .device = DeviceKind::cpu,
     .pass = Pass::forward,
     .decline = [](const Problem& p, const Device& d) { return decline(p, d, Pass::forward); },
-    .prepare = [](const Problem& p, const Device& d) { return host::prepare_forward(p, d, host::avx512_bf16::kBlocking); },
+    .prepare = [](const Problem& p,
+                  const Device& d) { return host::prepare_forward(p, d, host::avx512_bf16::kBlocking); },
     .run = [](const Run& r) { host::run_forward(r, host::avx512_bf16::forward_item); }};
 
 const Kernel fattn_kernel_cpu_avx512_bf16_backward = {
@@ -44,7 +45,8 @@ const Kernel fattn_kernel_cpu_avx512_bf16_backward = {
     .device = DeviceKind::cpu,
     .pass = Pass::backward,
     .decline = [](const Problem& p, const Device& d) { return decline(p, d, Pass::backward); },
-    .prepare = [](const Problem& p, const Device& d) { return host::prepare_backward(p, d, host::avx512_bf16::kBlocking); },
+    .prepare = [](const Problem& p,
+                  const Device& d) { return host::prepare_backward(p, d, host::avx512_bf16::kBlocking); },
     .run = [](const Run& r) { host::run_backward(r, host::avx512_bf16::kBackwardParts); }};
 
 }  // namespace fattn

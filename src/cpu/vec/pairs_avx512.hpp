@@ -16,9 +16,8 @@ inline Vec pairs_of(const std::uint16_t* a, const std::uint16_t* b) {
 }
 // The conversion takes subnormals as 0, like the products that follow.
 inline Vec pairs_of(Vec a, Vec b) {
-  const __m512i order =
-      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
-                       18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   const __m512bh both = _mm512_cvtne2ps_pbh(b.v, a.v);
   return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(order, reinterpret_cast<const __m512i&>(both)))};
 }
