@@ -14,6 +14,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+import fattn_c
 DTYPES = ["fp64", "fp32", "bf16", "fp16", "e4m3 descale=tensor"]
 HEAD_DIMS = [8, 16, 32, 40, 64, 72, 80, 96, 128, 192, 256, 512, 576]
 BOTH = {  # beside dense, full or causal, every row's own dtype and head dim
@@ -45,12 +47,21 @@ class Library:
         self.c = ctypes.CDLL(str(build / "libfattn.so"))
         self.c.fattn_last_error.restype = ctypes.c_char_p
 
-    def accepts(self, problem, device, kernel):
-        plan = ctypes.c_void_p()
-        status = self.c.fattn_plan_from_text(problem.encode(), device.encode(), kernel.encode(), ctypes.byref(plan))
+    def device(self, text):
+        """A described device: a processor has every instruction that a row may want."""
+        device = fattn_c.Device()
+        self.c.fattn_device_from_text(text.encode(), ctypes.byref(device), ctypes.c_size_t(ctypes.sizeof(device)))
+        device.index = -1
+        device.avx2 = device.avx512 = device.avx512_bf16 = device.amx_bf16 = 1
+        return device
+
+    def accepts(self, text, device, kernel):
+        plan, problem = ctypes.c_void_p(), (ctypes.c_char * fattn_c.OPAQUE_BYTES)()
+        status = self.c.fattn_problem_from_text(text.encode(), problem, ctypes.c_size_t(fattn_c.OPAQUE_BYTES))
+        status = status or self.c.fattn_plan_create(problem, ctypes.byref(device), kernel.encode(), ctypes.byref(plan))
         self.c.fattn_plan_destroy(plan)
         if status not in (0, 2):  # accepted, refused by the row
-            sys.exit(f"{problem}: {self.c.fattn_last_error().decode()}")
+            sys.exit(f"{text}: {self.c.fattn_last_error().decode()}")
         return status == 0
 
 
@@ -68,7 +79,7 @@ def problem(kernel, dtype, head_dim, words=""):
 
 
 def row(library, kernel):
-    device = "cpu" if kernel["device"] == "cpu" else "h100"
+    device = library.device("cpu" if kernel["device"] == "cpu" else "h100")
     ask = lambda *what: library.accepts(problem(kernel, *what), device, kernel["name"])
     cells = [(dtype, dim) for dtype in DTYPES for dim in HEAD_DIMS if ask(dtype, dim)]
     if not cells:

@@ -39,20 +39,21 @@ template <Into into>
 inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
                     std::int64_t b_stride, int depth, float* c, std::int64_t c_stride) {
   for (int m = 0; m < rows; ++m) {
-    for (int n = 0; n < kPanel; ++n) {
-      float sum = into == Into::add ? c[m * c_stride + n] : 0.0f;
-      for (int tile = 0; tile < depth; tile += kPairDepth) {
-        float even = 0, odd = 0;
-        for (int k = tile; k < tile + kPairDepth; k += 2) {
-          std::uint16_t left[2], right[2];
-          __builtin_memcpy(left, a + m * a_stride + k, sizeof left);
-          __builtin_memcpy(right, b + k / 2 * b_stride + 2 * n, sizeof right);
-          even = multiply_add(flush(float_from_bf16(left[0])), flush(float_from_bf16(right[0])), even);
-          odd = multiply_add(flush(float_from_bf16(left[1])), flush(float_from_bf16(right[1])), odd);
+    float* const sum = c + m * c_stride;
+    if (into == Into::overwrite) __builtin_memset(sum, 0, kPanel * sizeof(float));
+    for (int tile = 0; tile < depth; tile += kPairDepth) {
+      float even[kPanel] = {}, odd[kPanel] = {};
+      for (int k = tile; k < tile + kPairDepth; k += 2) {
+        std::uint16_t left[2], right[kPairRow];
+        __builtin_memcpy(left, a + m * a_stride + k, sizeof left);
+        __builtin_memcpy(right, b + k / 2 * b_stride, sizeof right);
+        const float left_even = flush(float_from_bf16(left[0])), left_odd = flush(float_from_bf16(left[1]));
+        for (int n = 0; n < kPanel; ++n) {
+          even[n] = multiply_add(left_even, flush(float_from_bf16(right[2 * n])), even[n]);
+          odd[n] = multiply_add(left_odd, flush(float_from_bf16(right[2 * n + 1])), odd[n]);
         }
-        sum = flush(flush(sum) + flush(even + odd));
       }
-      c[m * c_stride + n] = sum;
+      for (int n = 0; n < kPanel; ++n) sum[n] = flush(flush(sum[n]) + flush(even[n] + odd[n]));
     }
   }
 }
