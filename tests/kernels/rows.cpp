@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <utility>
 
 #include "verify/case_line.hpp"
 #include "verify/check.hpp"
