@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "cpu/marks-inl.hpp"
 #include "cpu/score-inl.hpp"
 
 // The backward pass for one block of the score matrix, and what comes before and after. Tiles of keys are the outer
@@ -165,13 +166,12 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
 // Intervals of visible keys, counted within the tile, and which queries see any key of it. Returns null when all do.
 inline const bool* visible_keys(const GradientTile& tile, const MarkedTile& marked, const BackwardScratch& scratch) {
   bool all = true;
-  if (tile.marks != nullptr) look_at_marks(tile.band, marked, nullptr, scratch.seen_q);
   for (int i = 0; i < tile.rows; ++i) {
     const Interval visible = tile.masked ? tile.band.visible(tile.query + i) : Interval{tile.key, tile.key + tile.keys};
     scratch.first[i] = max_of(0, visible.begin - tile.key);
     scratch.last[i] = min_of(tile.keys, visible.end - tile.key);
-    const bool marks = tile.marks == nullptr || scratch.seen_q[i];
-    scratch.seen_q[i] = marks && scratch.first[i] < scratch.last[i] && tile.lse[i] != -kInfinity;
+    scratch.seen_q[i] = scratch.first[i] < scratch.last[i] && tile.lse[i] != -kInfinity;
+    if (tile.marks != nullptr && !sees_any(marked, i, scratch.first[i], scratch.last[i])) scratch.seen_q[i] = false;
     all = all && scratch.seen_q[i];
   }
   return all ? nullptr : scratch.seen_q;
@@ -230,10 +230,9 @@ inline void block_item(const BackwardWork& work, std::int64_t batch, std::int64_
     const bool some_interior = max_of(begin, range.interior_begin) < min_of(end, range.interior_end);
     if (!some_interior && !g.hides) mark_seen_keys(band, q_begin, q_end, key, count, scratch.seen_k);
     const bool* const seen = some_interior && !g.hides ? nullptr : scratch.seen_k;
-    MarkedTile marked{0, 0, key, count, scratch.marks, size.k, 1, size.q * size.k};
+    MarkedTile marked{0, 0, key, count, scratch.marks, size.k, size.q, false};
     if (g.hides) {
-      const KeysOfBlock block{batch, head_kv, queries, keys, band, begin * size.q, min_of(end * size.q, q_end),
-                              key,   count};
+      const KeysOfBlock block{batch, head_kv, queries, keys, band, begin * size.q, min_of(end * size.q, q_end)};
       if (!look_at_block(g, work.buffers, block, marked, size.q, scratch.seen_k)) continue;
     }
     const RowsSource k = plan.k.rows(work.buffers.k, batch, keys.begin + key, head_kv, count, g.d, seen);

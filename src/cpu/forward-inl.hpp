@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "cpu/marks-inl.hpp"
 #include "cpu/score-inl.hpp"
 
 // The forward pass for one tile of queries of one head: FlashAttention's loop over tiles of keys with an online
@@ -225,15 +226,14 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
     tile.masked = t < tiles.interior_begin || t >= tiles.interior_end;
     const Share share = g.hides ? marker.mask.share(query, query + rows, tile.key, tile.key + tile.keys) : Share::all;
     if (share == Share::none) continue;
-    const MarkedTile marked{query, rows, tile.key, tile.keys, scratch.marks, 1, plan.tile.q, plan.tile.q * plan.tile.k};
+    const MarkedTile marked{query, rows, tile.key, tile.keys, scratch.marks, plan.tile.q, plan.tile.k, true};
     tile.marks = share == Share::some || g.drops ? scratch.marks : nullptr;
     if (tile.marks != nullptr) mark_tile(marker, share, marked);
 
     const bool* seen = nullptr;
     if (tile.masked || share == Share::some) seen = scratch.seen;
     if (share == Share::some) {
-      __builtin_memset(scratch.seen, 0, static_cast<std::size_t>(tile.keys));
-      look_at_marks(band, marked, scratch.seen, nullptr);
+      look_at_keys(marked, scratch.first, scratch.last, scratch.seen);
     } else if (tile.masked) {
       mark_seen_keys(band, query, query + rows, tile.key, tile.keys, scratch.seen);
     }

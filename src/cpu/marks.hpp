@@ -4,30 +4,24 @@
 #include "cpu/geometry.hpp"
 
 // Pairs that no interval of keys says all about: documents and block-sparse tables, which may hide a pair, and dropout,
-// which takes its value. Plain code, compiled once: a tile of marks is what the vector code reads.
+// which takes its value. A tile of marks is what the passes compare with; marks-inl.hpp fills it.
 namespace fattn::host {
 
-// A tile of scores as marks lie beside it: the mark of a pair is at marks[row * row_step + key * key_step].
+// A tile of scores and its marks, in lines of `stride`: side by side lie the pairs of one key (by_queries, as the
+// forward pass has its scores) or of one query (as the backward has them). query and key are multiples of 16, stride of
+// 8.
 struct MarkedTile {
   int query;  // first of the tile, within the sequence
   int rows;
   int key;
   int keys;
   int* marks;
-  int row_step;
-  int key_step;
-  int capacity;  // marks of a whole tile
+  int stride;
+  int lines;  // of a whole tile
+  bool by_queries;
 };
 
-// share: what the mask keeps of the tile, not none.
-void mark_tile(const Marker& marker, Share share, const MarkedTile& tile);
-
-// Which rows and keys of a marked tile take part, the Band considered too. seen_keys are added to, seen_rows set;
-// either may be null.
-void look_at_marks(const Band& band, const MarkedTile& tile, bool* seen_keys, bool* seen_rows);
-
-// Backward: which keys of a tile are seen by the queries [query_begin, query_end), in tiles of `size`, of any head that
-// shares the key head. False when there are none. marks is room for a tile.
+// Some queries and the tile of keys that they look at, in all heads that share the key head.
 struct KeysOfBlock {
   std::int64_t batch;
   std::int64_t head_kv;
@@ -35,10 +29,6 @@ struct KeysOfBlock {
   Band band;
   int query_begin;
   int query_end;
-  int key;
-  int count;
 };
-bool look_at_block(const Geometry& g, const Buffers& buffers, const KeysOfBlock& block, const MarkedTile& room,
-                   int size, bool* seen);
 
 }  // namespace fattn::host
