@@ -3,9 +3,10 @@
 # tables in the docs all come from it.
 #
 #   fattn_row(<name> <kind>)                 a row whose code is hand-written in its room; kind: CPU, CUDA
-#   fattn_kernel(<arch> <pass> <dtype> <d> <dv> <mask> <score> <kv> <sets>)
+#   fattn_kernel(<arch> <pass> <dtype> <d> <dv> <mask> <score> <kv> <sets> [long])
 #                                            a CUDA row rendered from cmake/instance.cu.in; its name is
-#                                            <arch>_<pass>_<dtype>_d<d>[_dv<dv>]_<mask>[_<score>][_<kv>]
+#                                            <arch>_<pass>_<dtype>_d<d>[_dv<dv>]_<mask>[_<score>][_<kv>][_long];
+#                                            long: with the tile for long sequences, asked before the other
 # A row whose kind or set is not in this build stays in the table as "not compiled in".
 set(FATTN_KERNEL_TABLE "")     # entries "name|compiled"
 set(FATTN_CUDA_INSTANCES "")   # rendered .cu files, compiled by src/cuda
@@ -31,6 +32,11 @@ function(fattn_kernel arch pass dtype d dv mask score kv sets)
   if(NOT kv STREQUAL "dense")
     string(APPEND name _${kv})
   endif()
+  set(TILE_FOR "")
+  if(ARGN STREQUAL "long")
+    string(APPEND name _long)
+    set(TILE_FOR ", TileFor::long_sequences")
+  endif()
   set(compiled 0)
   if(FATTN_WITH_CUDA AND FATTN_KERNEL_SET IN_LIST sets)
     set(compiled 1)
@@ -53,12 +59,14 @@ function(fattn_kernel arch pass dtype d dv mask score kv sets)
 endfunction()
 
 #            arch  pass     dtype  d    dv   mask  score     kv      sets
+fattn_kernel(sm90  forward  bf16   64   64   band  identity  dense   "default" long)
 fattn_kernel(sm90  forward  bf16   64   64   band  identity  dense   "default")
 fattn_kernel(sm90  forward  bf16   96   96   band  identity  dense   "default")
 fattn_kernel(sm90  forward  bf16   128  128  band  identity  dense   "dev;default")
 fattn_kernel(sm90  forward  bf16   192  128  band  identity  dense   "default")
 fattn_kernel(sm90  forward  bf16   192  192  band  identity  dense   "default")
 fattn_kernel(sm90  forward  bf16   256  256  band  identity  dense   "default")
+fattn_kernel(sm90  forward  fp16   64   64   band  identity  dense   "default" long)
 fattn_kernel(sm90  forward  fp16   64   64   band  identity  dense   "default")
 fattn_kernel(sm90  forward  fp16   96   96   band  identity  dense   "default")
 fattn_kernel(sm90  forward  fp16   128  128  band  identity  dense   "default")

@@ -110,6 +110,8 @@ TEST(Sm90Tile, ByTypeAndHeadDim) {
   EXPECT_EQ(tile.threads(), 384);
   EXPECT_EQ(forward_tile(DType::bf16, 120, 120), ForwardTile{});
   EXPECT_EQ(forward_tile(DType::fp32, 128, 128), ForwardTile{});
+  EXPECT_EQ(forward_tile(DType::bf16, 128, 128, TileFor::long_sequences), ForwardTile{});
+  EXPECT_GT(forward_tile(DType::bf16, 64, 64, TileFor::long_sequences).m, forward_tile(DType::bf16, 64, 64).m);
 }
 
 TEST(Sm90Plan, ForADescribedDevice) {
@@ -140,6 +142,15 @@ TEST(Sm90Plan, AcceptsEveryBandAndHead) {
   problem.mask = causal_top_left();
   problem.deterministic = problem.batch_invariant = true;
   EXPECT_EQ(fattn::plan(problem, h200()).kernel(), kRow);
+}
+
+TEST(Sm90Plan, LongSequencesHaveATileOfTheirOwn) {
+  const auto row = [](const char* text) { return std::string(fattn::plan(parse_problem(text), h200()).kernel()); };
+  EXPECT_EQ(row("fwd b4 hq32 hk32 sq4096 sk4096 d64 bf16"), "sm90_forward_bf16_d64_band_long");
+  EXPECT_EQ(row("fwd b4 hq32 hk32 sq4096 sk4096 d64 fp16 causal"), "sm90_forward_fp16_d64_band");
+  EXPECT_EQ(row("fwd b4 hq32 hk32 sq8192 sk8192 d64 fp16 causal"), "sm90_forward_fp16_d64_band_long");
+  EXPECT_EQ(row("fwd b4 hq32 hk32 sq1024 sk1024 d64 bf16"), "sm90_forward_bf16_d64_band");
+  EXPECT_EQ(row("fwd b4 hq32 hk32 sq8192 sk8192 d64 bf16 window=500,0"), "sm90_forward_bf16_d64_band");
 }
 
 TEST(Sm90Plan, RefusalsNameTheArgument) {

@@ -22,6 +22,7 @@ struct ForwardTile {
   int compute_registers;
   bool q_registers;  // queries live in registers, else in shared memory
   bool o_buffer;     // outputs leave through a buffer of their own and the copy engine, else straight from registers
+  int keys_from;     // visible keys a query, on average, from which this tile is the better one
 
   constexpr int compute_warpgroups() const { return m / 64; }
   constexpr int threads() const { return 128 * (compute_warpgroups() + 1); }
@@ -29,8 +30,10 @@ struct ForwardTile {
   friend constexpr bool operator==(const ForwardTile&, const ForwardTile&) = default;
 };
 
+enum class TileFor { any, long_sequences };
+
 // The tile of each compiled kernel. All zero: there is none. What else was tried is in docs/sm90_forward.md.
-constexpr ForwardTile forward_tile(DType dtype, int d, int dv) {
+constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = TileFor::any) {
   if (dtype != DType::bf16 && dtype != DType::fp16) return {};
   ForwardTile tile{.m = 128,
                    .n = 128,
@@ -41,7 +44,18 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv) {
                    .load_registers = 40,
                    .compute_registers = 232,
                    .q_registers = true,
-                   .o_buffer = true};
+                   .o_buffer = true,
+                   .keys_from = 0};
+  if (length == TileFor::long_sequences) {
+    // TFLOP/s on an H200 at 4k / 16k keys: full 553 / 610, causal 16k 587, where 128 x 128 has 524 / 534, 540; at 512
+    // causal 219 against 270
+    tile.m = 192;
+    tile.n = 112;
+    tile.load_registers = 32;
+    tile.compute_registers = 160;
+    tile.keys_from = 2049;
+    return d == 64 && dv == 64 ? tile : ForwardTile{};
+  }
   if (d == 64 && dv == 64) return tile;
   if (d == 96 && dv == 96) return tile;
   // full 703 / 787 / 802, causal 523 / 726 / 798 TFLOP/s on an H200 at 1k / 4k / 16k keys (cuDNN 611 / 666 / 674 and

@@ -151,6 +151,9 @@ std::string decline_forward(const ForwardRow& row, const Problem& problem, const
   if (problem.total_q.value_or(0) >= kUnbounded || problem.total_k.value_or(0) >= kUnbounded)
     return fmt::format("total_q = {}, total_k = {}: this row has less than 2^30", problem.total_q.value_or(0),
                        problem.total_k.value_or(0));
+  const double keys = visible_pairs(problem) / static_cast<double>(problem.heads_q * problem.batch * problem.seqlen_q);
+  if (keys < row.tile.keys_from)
+    return fmt::format("{:.0f} visible keys a query: this row has from {}", keys, row.tile.keys_from);
   if (!row.varlen && few_items(row, problem, device))
     return fmt::format(
         "seqlen_q = {} with batch * heads_q = {}: too few tiles of {} queries for {} multiprocessors, left to the row "
