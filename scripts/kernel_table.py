@@ -75,7 +75,11 @@ def problem(kernel, dtype, head_dim, words=""):
         words = words.format(tq=500, tk=600)
     direction = "bwd" if kernel["pass"] == "backward" else "fwd"
     dv = f" dv{head_dim_v}" if head_dim_v != head_dim else ""
-    return f"{direction} b2 hq4 hk{heads_kv} sq256 sk300 d{head_dim}{dv} {dtype} {words}".strip()
+    lengths = "sq256 sk300"
+    if kernel["name"].endswith("_long"):  # declines what sees few keys
+        lengths = "sq8192 sk9000"
+        words = words.replace("window=30,0", "window=3000,0").replace("chunk=64", "chunk=8000")
+    return f"{direction} b2 hq4 hk{heads_kv} {lengths} d{head_dim}{dv} {dtype} {words}".strip()
 
 
 def row(library, kernel):
