@@ -12,8 +12,8 @@ namespace {
 // Each row is asked for the first of these that it accepts.
 constexpr const char* kProblems[] = {
     "fwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal lse", "fwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal lse",
-    "fwd b2 hq4 hk2 sq300 sk333 d64 fp16 causal lse",  "fwd b2 hq4 hk2 sq300 sk4096 d64 bf16 lse",
-    "fwd b2 hq4 hk2 sq300 sk4096 d64 fp16 lse",        "bwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal",
+    "fwd b2 hq4 hk2 sq300 sk333 d64 fp16 causal lse",  "fwd b2 hq40 hk4 sq300 sk4096 d64 bf16 lse",
+    "fwd b2 hq40 hk4 sq300 sk4096 d64 fp16 lse",       "bwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal",
     "bwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal",
 };
 constexpr const char* kPackedProblems[] = {

@@ -51,12 +51,18 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
     // causal 219 against 270
     tile.m = 192;
     tile.n = 112;
+    tile.k_stages = 6;
+    tile.v_stages = 5;
     tile.load_registers = 32;
     tile.compute_registers = 160;
     tile.keys_from = 2049;
     return d == 64 && dv == 64 ? tile : ForwardTile{};
   }
-  if (d == 64 && dv == 64) return tile;
+  if (d == 64 && dv == 64) {
+    tile.k_stages = 5;
+    tile.v_stages = 4;
+    return tile;
+  }
   if (d == 96 && dv == 96) return tile;
   // full 703 / 787 / 802, causal 523 / 726 / 798 TFLOP/s on an H200 at 1k / 4k / 16k keys (cuDNN 611 / 666 / 674 and
   // 440 / 571 / 628 in the same run)

@@ -32,9 +32,9 @@ __device__ __forceinline__ ptx::Box5 query_box(const DenseSource&, const Item& i
   return {{0, 0, item.row + row, item.head, item.batch}};
 }
 
-__device__ __forceinline__ ptx::Box5 key_box(const DenseSource& source, const Item& item, const DenseSource::Place&,
-                                             int key) {
-  return {{0, 0, key - source.first_key, item.head / source.heads_per_kv, item.batch}};
+// The item's keys from key 0.
+__device__ __forceinline__ ptx::Box5 key_box(const DenseSource& source, const Item& item, const DenseSource::Place&) {
+  return {{0, 0, -source.first_key, item.head / source.heads_per_kv, item.batch}};
 }
 
 template <class Mask>

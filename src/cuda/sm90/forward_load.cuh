@@ -86,7 +86,8 @@ struct ForwardLoad {
     ptx::Box5 due{};
     Item item = publish(queue), next{};
     while (item.row >= 0) {
-      const typename Traits::Source::Place place = memory.places[item.slot];
+      ptx::Box5 box = key_box(params.source, item, memory.places[item.slot]);
+      const int first_key = box.at[2];
       queue.ask();  // early: the answer takes about a microsecond
       // Before the wait for a stage for the last key tile, so that the next queries arrive in time (+4 % at 512 keys).
       // An item of one tile must have its keys first: the computing warps read its queries beside them. Queries that
@@ -94,7 +95,7 @@ struct ForwardLoad {
       const bool early = tile.q_registers && item.tiles.end - item.tiles.begin > 1;
       for (int j = item.tiles.end - 1; j >= item.tiles.begin; j--) {
         if (early && j == item.tiles.begin) next = publish(queue);
-        const ptx::Box5 box = key_box(params.source, item, place, j * tile.n);
+        box.at[2] = first_key + j * tile.n;
         keys(box);
         if (values_due) values(due);
         values_due = true, due = box;

@@ -45,8 +45,8 @@ __device__ __forceinline__ ptx::Box5 query_box(const VarlenSource& source, const
 }
 
 __device__ __forceinline__ ptx::Box5 key_box(const VarlenSource& source, const Item& item,
-                                             const VarlenSource::Place& place, int key) {
-  return {{0, 0, place.k.begin + key, item.head / source.heads_per_kv, place.k.batch}};
+                                             const VarlenSource::Place& place) {
+  return {{0, 0, place.k.begin, item.head / source.heads_per_kv, place.k.batch}};
 }
 
 template <class Mask>
