@@ -28,7 +28,7 @@ struct ScoreTile {
 
 // Which of the lanes that the Band keeps are marked as seen.
 inline MaskVec seen(const ScoreTile& tile, int at, MaskVec keep) {
-  return tile.marks == nullptr ? keep : keep & (splat(int{kUnseen}) < load(tile.marks + at));
+  return tile.marks == nullptr ? keep : keep & (splat(kUnseen) < load(tile.marks + at));
 }
 
 // Steps 1 to 4 of docs/numerics.md on the raw scores of one panel of queries, and the largest scaled score.
@@ -112,7 +112,7 @@ inline void drop_weights(const ScoreTile& tile, const ForwardScratch& scratch, i
   for (int i = 0; i < tile.keys; ++i) {
     for (int j = 0; j < kPanelVecs; ++j) {
       const int at = i * stride + panel * kPanel + j * kLanes;
-      const MaskVec kept = splat(int{kDropped}) < load(tile.marks + at);
+      const MaskVec kept = splat(kDropped) < load(tile.marks + at);
       store(scratch.s + at, select(kept, load(scratch.s + at), zero()));
     }
   }
