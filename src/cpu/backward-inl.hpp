@@ -118,8 +118,8 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
       Vec dp = load(ds + j);
       if (general && tile.marks != nullptr) {
         const IntVec mark = load(tile.marks + i * size.k + j);
-        keep = keep & (splat(int{kUnseen}) < mark);
-        kept = keep & (splat(int{kDropped}) < mark);
+        keep = keep & (splat(kUnseen) < mark);
+        kept = keep & (splat(kDropped) < mark);
         dp = select(kept, dp * dropout, zero());
       }
       Vec difference, slope_of_cap = splat(1.0f);

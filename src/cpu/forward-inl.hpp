@@ -28,7 +28,7 @@ struct ScoreTile {
 
 // Which of the lanes that the Band keeps are marked as seen.
 inline MaskVec seen(const ScoreTile& tile, int at, MaskVec keep) {
-  return tile.marks == nullptr ? keep : keep & (splat(int{kUnseen}) < load(tile.marks + at));
+  return tile.marks == nullptr ? keep : keep & (splat(kUnseen) < load(tile.marks + at));
 }
 
 // Steps 1 to 4 of docs/numerics.md on the raw scores of one panel of queries, and the largest scaled score.
@@ -112,7 +112,7 @@ inline void drop_weights(const ScoreTile& tile, const ForwardScratch& scratch, i
   for (int i = 0; i < tile.keys; ++i) {
     for (int j = 0; j < kPanelVecs; ++j) {
       const int at = i * stride + panel * kPanel + j * kLanes;
-      const MaskVec kept = splat(int{kDropped}) < load(tile.marks + at);
+      const MaskVec kept = splat(kDropped) < load(tile.marks + at);
       store(scratch.s + at, select(kept, load(scratch.s + at), zero()));
     }
   }
@@ -149,31 +149,89 @@ inline void write_empty_rows(const ForwardWork& work, std::int64_t batch, std::i
   }
 }
 
-inline void write_rows(const ForwardWork& work, const ForwardScratch& scratch, std::int64_t batch, std::int64_t head,
-                       std::int64_t begin, int rows) {
+// One finished row: its maximum (of raw scores where the problem is plain), its sum and o before the division.
+inline void write_row(const ForwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t at, float top,
+                      float sum, float* row) {
   const ForwardPlan& plan = work.plan;
   const Geometry& g = plan.geometry;
   const auto exp_double = [](double x) { return __builtin_exp(x); };
+  const double max = static_cast<double>(top) * (g.plain ? static_cast<double>(g.scale) : 1.0);
+  SoftmaxState<double> state{max, static_cast<double>(sum)};
+  double keep = 1;
+  if (g.problem.sinks) {
+    keep = merge(state, SoftmaxState<double>{static_cast<double>(work.buffers.sinks[head]), 1.0}, exp_double).a;
+  }
+  if (state.max == -static_cast<double>(kInfinity)) return write_empty_rows(work, batch, head, at, at + 1);
+  if (g.problem.return_lse) {
+    work.buffers.lse[g.lse_offset(batch, at, head)] = static_cast<float>(state.max + __builtin_log(state.sum));
+  }
+  // No key: 0, also where a tile's NaN has passed by.
+  if (top == -kInfinity) __builtin_memset(row, 0, static_cast<std::size_t>(g.dv) * sizeof(float));
+  keep *= static_cast<double>(g.dropout.factor);
+  store_row(plan.o.dtype, row, static_cast<float>(keep / state.sum), g.dv, plan.o.at(work.buffers.o, batch, at, head));
+}
+
+inline void write_rows(const ForwardWork& work, const ForwardScratch& scratch, std::int64_t batch, std::int64_t head,
+                       std::int64_t begin, int rows) {
   for (int i = 0; i < rows; ++i) {
-    float* const row = output_row(plan, i, scratch);
-    const double max = static_cast<double>(scratch.max[i]) * (g.plain ? static_cast<double>(g.scale) : 1.0);
-    SoftmaxState<double> state{max, static_cast<double>(scratch.sum[i])};
-    double keep = 1;
-    if (g.problem.sinks) {
-      keep = merge(state, SoftmaxState<double>{static_cast<double>(work.buffers.sinks[head]), 1.0}, exp_double).a;
+    float* const row = output_row(work.plan, i, scratch);
+    write_row(work, batch, head, begin + i, scratch.max[i], scratch.sum[i], row);
+  }
+}
+
+// The rows of one part of the keys, for merge_parts().
+inline void keep_part(const ForwardWork& work, const ForwardScratch& scratch, std::int64_t item, int rows) {
+  const std::size_t bytes = static_cast<std::size_t>(work.plan.geometry.dv) * sizeof(float);
+  for (int i = 0; i < rows; ++i) {
+    float* const part = work.part(item, i);
+    part[0] = scratch.max[i];
+    part[1] = scratch.sum[i];
+    __builtin_memcpy(part + 2, output_row(work.plan, i, scratch), bytes);
+  }
+}
+
+// Queries of an item: where their tile begins, and how many there are.
+struct ItemRows {
+  std::int64_t batch, head, tile;
+  Rows queries;
+  int query;
+  int rows;
+};
+inline ItemRows rows_of_item(const ForwardWork& work, std::int64_t item) {
+  const ForwardPlan& plan = work.plan;
+  const std::int64_t tile = plan.q_tiles - 1 - item % plan.q_tiles;
+  const std::int64_t head = item / plan.q_tiles % plan.geometry.problem.heads_q;
+  const std::int64_t batch = item / plan.q_tiles / plan.geometry.problem.heads_q;
+  const Rows queries = plan.geometry.queries(work.buffers, batch);
+  const int query = static_cast<int>(tile) * plan.tile.q;
+  return {batch, head, tile, queries, query, min_of(queries.length - query, plan.tile.q)};
+}
+
+// The parts of a tile of queries, in the order of the keys, into the first; then the rows.
+inline void merge_parts(const ForwardWork& work, std::int64_t item) {
+  const ForwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const ItemRows at = rows_of_item(work, item);
+  const double c = static_cast<double>(g.plain ? g.scale : 1.0f);
+  for (int i = 0; i < at.rows; ++i) {
+    float top = -kInfinity;
+    for (std::int64_t split = 0; split < plan.splits; ++split) {
+      const float part = work.part(item * plan.splits + split, i)[0];
+      top = part > top ? part : top;
     }
-    if (state.max == -static_cast<double>(kInfinity)) {
-      write_empty_rows(work, batch, head, begin + i, begin + i + 1);
-      continue;
+    float* const row = work.part(item * plan.splits, i);
+    double sum = 0;
+    bool first = true;
+    for (std::int64_t split = 0; split < plan.splits; ++split) {
+      const float* const part = work.part(item * plan.splits + split, i);
+      if (part[0] == -kInfinity) continue;  // it saw no key
+      const double factor = __builtin_exp((static_cast<double>(part[0]) - static_cast<double>(top)) * c);
+      sum += static_cast<double>(part[1]) * factor;
+      const float f = static_cast<float>(factor);
+      for (int j = 2; j < g.dv + 2; ++j) row[j] = first ? part[j] * f : row[j] + part[j] * f;
+      first = false;
     }
-    if (g.problem.return_lse) {
-      work.buffers.lse[g.lse_offset(batch, begin + i, head)] = static_cast<float>(state.max + __builtin_log(state.sum));
-    }
-    // No key: 0, also where a tile's NaN has passed by.
-    if (scratch.max[i] == -kInfinity) __builtin_memset(row, 0, static_cast<std::size_t>(g.dv) * sizeof(float));
-    keep *= static_cast<double>(g.dropout.factor);
-    store_row(plan.o.dtype, row, static_cast<float>(keep / state.sum), g.dv,
-              plan.o.at(work.buffers.o, batch, begin + i, head));
+    write_row(work, at.batch, at.head, at.queries.begin + at.query + i, top, static_cast<float>(sum), row + 2);
   }
 }
 
@@ -183,25 +241,25 @@ inline float largest(const float* values, int count) {
   return top;
 }
 
-// item: (batch, query head, query tile), the last tile first, because causal masks give it the most work.
+// item: (batch, query head, query tile, part of the keys), the last tile first, because causal masks give it the most
+// work.
 inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
   const ForwardPlan& plan = work.plan;
   const Geometry& g = plan.geometry;
-  const std::int64_t tile_index = plan.q_tiles - 1 - item % plan.q_tiles,
-                     head = item / plan.q_tiles % g.problem.heads_q;
-  const std::int64_t batch = item / plan.q_tiles / g.problem.heads_q, head_kv = head / g.group;
-  const Rows queries = g.queries(work.buffers, batch), keys = g.keys(work.buffers, batch);
-  const int query = static_cast<int>(tile_index) * plan.tile.q;
-  const int rows = min_of(queries.length - query, plan.tile.q);
+  const int split = static_cast<int>(item % plan.splits);
+  const ItemRows at = rows_of_item(work, item / plan.splits);
+  const std::int64_t batch = at.batch, head = at.head, head_kv = head / g.group;
+  const Rows &queries = at.queries, keys = g.keys(work.buffers, batch);
+  const int query = at.query, rows = at.rows;
 
   // Rows past the length: this tile's, and in the last tile all that follow.
-  const std::int64_t allocated = queries.end - queries.begin;
-  const std::int64_t tile_end = tile_index + 1 == plan.q_tiles ? allocated : std::int64_t{query} + plan.tile.q;
-  write_empty_rows(work, batch, head, queries.begin + max_of(query, queries.length),
-                   queries.begin + (tile_end < allocated ? tile_end : allocated));
-  float* const max_logit = g.problem.return_max_logit
-                               ? work.max_logits + (batch * g.problem.heads_q + head) * plan.q_tiles + tile_index
-                               : nullptr;
+  if (split == 0) {
+    const std::int64_t allocated = queries.end - queries.begin;
+    const std::int64_t tile_end = at.tile + 1 == plan.q_tiles ? allocated : std::int64_t{query} + plan.tile.q;
+    write_empty_rows(work, batch, head, queries.begin + max_of(query, queries.length),
+                     queries.begin + (tile_end < allocated ? tile_end : allocated));
+  }
+  float* const max_logit = g.problem.return_max_logit ? work.max_logits + item : nullptr;
   if (max_logit != nullptr) *max_logit = -kInfinity;
   if (rows <= 0) return;
 
@@ -219,8 +277,10 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
 
   ScoreTile tile{.band = band, .query = query, .rows = rows, .slope = g.slope(work.buffers, batch, head)};
   const TileRange tiles = band.tiles(query, query + rows, plan.tile.k);
+  const int part = plan.splits > 1 ? kSplitKeys / plan.tile.k : tiles.end;
+  const int begin = max_of(tiles.begin, split * part), end = min_of(tiles.end, (split + 1) * part);
   const Marker marker = g.marker(work.buffers, batch, head, queries, keys);
-  for (int t = tiles.begin; t < tiles.end; ++t) {
+  for (int t = begin; t < end; ++t) {
     tile.key = t * plan.tile.k;
     tile.keys = min_of(plan.tile.k, keys.length - tile.key);
     tile.masked = t < tiles.interior_begin || t >= tiles.interior_end;
@@ -245,12 +305,17 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
     forward_step(plan, tile, scratch);
     tile.first = false;
   }
-  write_rows(work, scratch, batch, head, queries.begin + query, rows);
+  if (plan.splits > 1) {
+    keep_part(work, scratch, item, rows);
+  } else {
+    write_rows(work, scratch, batch, head, queries.begin + query, rows);
+  }
   if (max_logit != nullptr) {
     *max_logit = g.plain ? largest(scratch.max, rows) * g.scale : largest(scratch.max_logit, rows);
   }
 }
 
+inline constexpr ForwardParts kForwardParts{forward_item, merge_parts};
 inline constexpr Blocking kBlocking{kBlockRows, kPanel, kKernelText, kPairs};
 
 }  // namespace fattn::host::FATTN_TARGET

@@ -17,7 +17,8 @@ ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blo
       blocking(block),
       // One more than none, so that there is an item to write rows past the lengths.
       q_tiles(std::max<std::int64_t>(1, ceil_div64(problem.seqlen_q, tile.q))),
-      items(problem.batch * problem.heads_q * q_tiles),
+      splits(problem.seqlen_q > kFewQueries ? 1 : std::max<std::int64_t>(1, ceil_div64(problem.seqlen_k, kSplitKeys))),
+      items(problem.batch * problem.heads_q * q_tiles * splits),
       lanes(static_cast<int>(std::clamp<std::int64_t>(items, 1, std::max(1, device.threads)))) {
   Carver carver(nullptr);
   ForwardScratch(carver, *this);
@@ -55,25 +56,34 @@ Launch prepare_forward(const Problem& problem, const Device& device, const Block
                       ", L2 " + std::to_string(l2_bytes(device) >> 10) + " KiB";
   launch.shape.grid = plan->items;
   launch.shape.threads = plan->lanes;
-  launch.workspace_bytes = static_cast<std::size_t>(plan->lanes) * plan->lane_bytes +
-                           (problem.return_max_logit ? static_cast<std::size_t>(plan->items) * sizeof(float) : 0);
+  if (plan->splits > 1) launch.shape.tile += ", keys in parts of " + std::to_string(kSplitKeys);
+  const std::int64_t parts = plan->splits > 1 ? plan->items * kFewQueries * plan->part_floats() : 0;
+  const std::int64_t floats = (problem.return_max_logit ? plan->items : 0) + parts;
+  launch.workspace_bytes =
+      static_cast<std::size_t>(plan->lanes) * plan->lane_bytes + static_cast<std::size_t>(floats) * sizeof(float);
   launch.prepared = plan;
   return launch;
 }
 
-void run_forward(const Run& run, ForwardItem item) {
+void run_forward(const Run& run, const ForwardParts& parts) {
   const auto& plan = *static_cast<const ForwardPlan*>(run.launch.prepared.get());
   char* const memory = static_cast<char*>(run.workspace.data);
   const std::size_t scratch_bytes = static_cast<std::size_t>(plan.lanes) * plan.lane_bytes;
-  const ForwardWork work{plan, run.buffers, memory, reinterpret_cast<float*>(memory + scratch_bytes)};
+  float* const max_logits = reinterpret_cast<float*>(memory + scratch_bytes);
+  const ForwardWork work{plan, run.buffers, memory, max_logits,
+                         max_logits + (run.problem.return_max_logit ? plan.items : 0)};
   Executor* const executor = run.stream.executor != nullptr ? run.stream.executor : shared_pool();
-  for_each_item(executor, plan.lanes, plan.items, [&](std::int64_t index, int lane) { item(work, index, lane); });
+  for_each_item(executor, plan.lanes, plan.items, [&](std::int64_t index, int lane) { parts.item(work, index, lane); });
+  if (plan.splits > 1) {
+    for_each_item(executor, plan.lanes, plan.items / plan.splits,
+                  [&](std::int64_t index, int) { parts.merge(work, index); });
+  }
   if (!run.problem.return_max_logit) return;
   for (std::int64_t head = 0; head < run.problem.heads_q; ++head) {
     float top = -std::numeric_limits<float>::infinity();
     for (std::int64_t batch = 0; batch < run.problem.batch; ++batch) {
-      const float* const tops = work.max_logits + (batch * run.problem.heads_q + head) * plan.q_tiles;
-      for (std::int64_t tile = 0; tile < plan.q_tiles; ++tile) top = std::max(top, tops[tile]);
+      const float* const tops = work.max_logits + (batch * run.problem.heads_q + head) * plan.q_tiles * plan.splits;
+      for (std::int64_t tile = 0; tile < plan.q_tiles * plan.splits; ++tile) top = std::max(top, tops[tile]);
     }
     run.buffers.max_logit[head] = top;
   }

@@ -19,9 +19,12 @@ struct ForwardPlan {
   Tile tile;
   Blocking blocking;
   std::int64_t q_tiles;  // of the longest sequence
-  std::int64_t items;    // (batch, query head, query tile)
+  std::int64_t splits;   // parts of the keys that are items of their own; 1: all keys in one
+  std::int64_t items;    // (batch, query head, query tile, part)
   int lanes;             // items in flight, each with scratch memory of its own
   std::size_t lane_bytes = 0;
+
+  std::int64_t part_floats() const { return geometry.dv + 2; }
 };
 
 // What one item works in. Sizes in floats unless the type says otherwise; d and dv are rounded up to whole panels. The
@@ -52,17 +55,24 @@ struct ForwardWork {
   const ForwardPlan& plan;
   const Buffers& buffers;
   char* lanes;        // [plan.lanes][lane_bytes]
-  float* max_logits;  // [batch, heads_q, q_tiles]
+  float* max_logits;  // [batch, heads_q, q_tiles, splits]
+  float* parts;       // [batch, heads_q, q_tiles, splits] of rows' states, when there are several
 
+  // One row of one part: its maximum, its sum, then o.
+  float* part(std::int64_t item, int row) const { return parts + (item * kFewQueries + row) * plan.part_floats(); }
   ForwardScratch scratch(int lane) const {
     Carver carver(lanes + static_cast<std::size_t>(lane) * plan.lane_bytes);
     return {carver, plan};
   }
 };
 
-using ForwardItem = void (*)(const ForwardWork& work, std::int64_t item, int lane);
+// What is compiled for each target: an item, and the merge of the parts of one (batch, query head, query tile).
+struct ForwardParts {
+  void (*item)(const ForwardWork& work, std::int64_t item, int lane);
+  void (*merge)(const ForwardWork& work, std::int64_t item);
+};
 
 Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking);
-void run_forward(const Run& run, ForwardItem item);
+void run_forward(const Run& run, const ForwardParts& parts);
 
 }  // namespace fattn::host

@@ -68,7 +68,7 @@ struct Tensor {
 };
 
 // What becomes of a pair: what vector code compares with.
-enum Mark : int { kUnseen = 0, kDropped = 1, kKept = 2 };
+inline constexpr int kUnseen = 0, kDropped = 1, kKept = 2;
 
 // What marks the pairs of one sequence and query head (cpu/marks.hpp).
 struct Marker {

@@ -11,7 +11,7 @@ inline void mark_documents(const PairMask& mask, const MarkedTile& tile) {
   for (int i = 0; i < lines; ++i) {
     int* const line = tile.marks + i * tile.stride;
     const std::int32_t id = across[i];
-    for (int j = 0; j < length; ++j) line[j] = along[j] == id ? int{kKept} : int{kUnseen};
+    for (int j = 0; j < length; ++j) line[j] = along[j] == id ? kKept : kUnseen;
   }
 }
 

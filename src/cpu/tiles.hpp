@@ -25,15 +25,15 @@ inline constexpr int kTileSide = 96, kHalfTileSide = 48;
 // Zen 5 (1 MiB L2), AVX2, fp32, d128, 2048 x 2048, one thread, % of the FMA peak measured beside it, forward /
 // backward:
 //   96x96 82 / 83   192x96 85 / 77   144x96 84 / 77   96x192 82 / 84   96x48 81 / 81   48x96 77 / 83   48x48 77 / 80
-// Taller tiles lose 1 to 2 under a causal mask and halve the items of a short sequence.
-// Operands and scores stay below three quarters of the second cache.
+// Taller tiles lose 1 to 2 under a causal mask and halve the items of a short sequence. With AVX-512 packing weighs
+// more: forward 96x96 72, 192x96 75. Operands and scores stay below three quarters of the second cache.
 inline Tile forward_tile(const Blocking& blocking, int d, int dv, std::int64_t l2_bytes) {
   const std::int64_t room = l2_bytes / 4 * 3, columns = d + dv;
   const auto bytes = [&](std::int64_t q, std::int64_t k) {
     return blocking.pairs ? 2 * (k * columns + q * d) + 4 * (k * q + q * dv) : 4 * (k * columns + q * columns + k * q);
   };
   const int k = blocking.pairs || bytes(kTileSide, kTileSide) <= room ? kTileSide : kHalfTileSide;
-  const int most = blocking.pairs ? 4 : 1;
+  const int most = blocking.pairs ? 4 : blocking.panel >= 32 ? 2 : 1;
   int q = kTileSide;
   while (q < most * kTileSide && bytes(2 * q, k) <= room) q *= 2;
   return {.q = q, .k = k};
@@ -44,6 +44,10 @@ inline Tile backward_tile(const Blocking& blocking, int d, int dv, std::int64_t 
   const bool fits = blocking.pairs || bytes <= l2_bytes / 8 * 7;
   return {.q = fits ? kTileSide : kHalfTileSide, .k = kTileSide};
 }
+
+// A plan for at most so many queries cuts the keys into parts of their own items. The parts are a matter of the key's
+// position alone, so that bits depend neither on threads nor on what else is in the batch.
+inline constexpr int kFewQueries = 32, kSplitKeys = 10 * kTileSide;
 
 // Side of a block of the backward pass: long enough that packing K and V and starting a wave cost little, short enough
 // that a head of 2048 keys keeps four threads busy. Same machine, bf16, one head, one / two threads,

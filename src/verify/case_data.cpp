@@ -115,7 +115,8 @@ double CaseData::kept_pairs(int64_t batch) const {
     const int64_t query = pair / one.seqlen_k % one.seqlen_q, head = pair / one.seqlen_k / one.seqlen_q;
     count += keeps(problem_, drawn_, rows_of(batch), batch, head, query, pair % one.seqlen_k) ? 1 : 0;
   }
-  return static_cast<double>(count * (problem_.heads_q / heads));
+  const int64_t alike = problem_.heads_q / heads;
+  return static_cast<double>(count * alike);
 }
 
 SequenceRows CaseData::rows_of(int64_t batch) const {

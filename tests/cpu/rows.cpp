@@ -37,6 +37,7 @@ class Crowd final : public Executor {
 const std::vector<std::string> kLines = {
     "fwd b2 hq4 hk2 sq200 sk300 d40 dv24 bf16 causal lse max_logit",
     "fwd b3 hq2 hk1 sq130 sk200 d24 tq250 tk300 fp32 window=60,10 softcap=5 bias=hqk,bf16 alibi sinks lse max_logit",
+    "fwd b2 hq4 hk2 sq3 sk2100 d40 dv24 bf16 causal sinks lse max_logit",
     "bwd b2 hq2 hk1 sq500 sk600 d16 dv8 bf16 causal dlse",
     "bwd b3 hq4 hk2 sq130 sk500 d16 tq200 tk600 fp32 window=60,10 softcap=5 bias=qk alibi sinks dlse dbias dsink",
     "bwd b2 hq4 hk2 sq100 sk500 d8 fp16 bias=hk dbias",
@@ -207,6 +208,34 @@ TEST(CpuRows, EdgesOfTiles) {
       }
     }
   }
+}
+
+// Few queries: keys in parts of 960, merged in order.
+TEST(CpuRows, KeysInParts) {
+  for (const char* line :
+       {"fwd b2 hq4 hk2 sq1 sk5000 d64 bf16 lse max_logit", "fwd b1 hq1 hk1 sq1 sk961 d32 fp32 lse",
+        "fwd b1 hq2 hk1 sq20 sk3000 d64 bf16 window=1500,0 softcap=20 alibi bias=hqk sinks lse max_logit",
+        "fwd b3 hq2 hk1 sq30 sk2000 d64 tq70 tk4000 fp32 causal sinks lse max_logit",
+        "fwd b2 hq2 hk2 sq7 sk2500 d32 bf16 seqused=qk dropout=0.3 lse"}) {
+    for (const std::string& target : targets(line)) {
+      const verify::CheckResult result = verify::check(parse_problem(line), cpu(2), row_for(target, line));
+      EXPECT_TRUE(result.pass) << result.line() << "\n" << result.table();
+    }
+  }
+  const Plan decode = plan(parse_problem("fwd b1 hq2 hk1 sq1 sk5000 d64 fp32"), cpu(4), "cpu_scalar_forward");
+  EXPECT_NE(decode.launch_shape().tile.find("keys in parts of 960"), std::string::npos) << decode.launch_shape().tile;
+  EXPECT_EQ(decode.launch_shape().grid, 2 * 6);
+  EXPECT_EQ(decode.launch_shape().threads, 4);
+}
+
+// A longer bound on the keys makes more parts, not other bits; nor does company in the batch.
+TEST(CpuRows, PartsBelongToTheSequence) {
+  const std::string words = " hq2 hk1 d8 fp32 causal lse";
+  const auto bytes = [&](const std::string& rest) {
+    return output_bytes(case_data("fwd" + words + rest, cpu(1)), row_for(targets(" fp32").back(), "fwd"), cpu(1));
+  };
+  const std::string lengths = " | lengths_q=20,12 lengths_k=2000,900";
+  EXPECT_TRUE(bytes(" b2 sq20 sk2000 tq32 tk2900" + lengths) == bytes(" b2 sq30 sk2900 tq32 tk2900" + lengths));
 }
 
 TEST(CpuRows, LargestHeadDims) {

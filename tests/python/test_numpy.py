@@ -193,3 +193,31 @@ def test_import_is_quick_and_brings_no_framework():
     runs = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
             for _ in range(5)]
     assert min(runs) < 0.03, runs
+
+
+def test_stubs_have_the_signatures():
+    import ast
+    import inspect
+    import pathlib
+
+    text = pathlib.Path(fattn.__file__).with_name("__init__.pyi").read_text()
+    stubs = {node.name: node.args for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    assert set(stubs) == set(fattn.__all__)
+    for name, arguments in stubs.items():
+        written = [(a.arg, None) for a in arguments.args]
+        defaults = [ast.literal_eval(d) for d in arguments.defaults]
+        written[len(written) - len(defaults):] = [(a, d) for (a, _), d in zip(written[len(written) - len(defaults):], defaults)]
+        written += [(a.arg, ast.literal_eval(d)) for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults)]
+        actual = [(p.name, None if p.default is p.empty else p.default)
+                  for p in inspect.signature(getattr(fattn, name)).parameters.values()]
+        assert written == actual, name
+
+
+def test_documents_and_prefix():
+    q, k, v = random((1, 30, 2, 16), (1, 30, 2, 16), (1, 30, 2, 16))
+    documents = np.repeat(np.array([5, 2, 9], np.int32), [7, 11, 12])[None]
+    out = fattn.attention(q, k, v, causal=True, document_q=documents, document_k=documents)
+    for begin, end in ((0, 7), (7, 18), (18, 30)):
+        close(out[0, begin:end], plain_numpy.attention(*(x[0, begin:end] for x in (q, k, v)), causal=True)[0])
+    whole = fattn.attention(q, k, v, prefix=np.array([30], np.int32), causal=False)
+    close(whole, fattn.attention(q, k, v))

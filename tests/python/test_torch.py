@@ -301,3 +301,24 @@ def test_lengths_beyond_the_tensor_are_refused():
         cu = torch.tensor(wrong, dtype=torch.int32)
         with pytest.raises(ValueError, match="cu_seqlens"):
             door.attention_varlen(q, k, v, cu, cu, 30, 30)
+
+
+def test_dropout_is_replayed_by_its_seed(device):
+    if device == "cuda":
+        pytest.skip("no CUDA row has dropout yet")
+    tensors = qkv(2, 64, 64, 4, 2, 32, device=device)
+    eye = torch.eye(64).expand(2, 64, 64)[:, :, None].repeat(1, 1, 2, 1)
+    call = lambda seed, v=tensors[2]: door.attention(*tensors[:2], v, causal=True, dropout_p=0.25,
+                                                     generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(call(3), call(3)) and not torch.equal(call(3), call(4))
+    # With the identity as values the output is the dropped weights themselves.
+    weights = call(3, eye).detach()  # (batch, query, heads, key)
+    visible = torch.ones(64, 64).tril()[None, :, None].expand_as(weights) > 0
+    assert abs((weights[visible] == 0).double().mean().item() - 0.25) < 0.01
+    plain = door.attention(*tensors[:2], eye, causal=True).detach()
+    kept = weights != 0
+    close(weights[kept], (plain / 0.75)[kept], torch.float32)
+    # The gradient is that of the same dropped weights.
+    expected = torch.einsum("bihj,bjhd->bihd", weights, tensors[2].repeat_interleave(2, dim=2))
+    (actual,) = torch.autograd.grad(call(3).sum(), tensors[2])
+    close(actual, torch.autograd.grad(expected.sum(), tensors[2])[0])

@@ -28,6 +28,7 @@ inline void forward_with_tiles(const ForwardWork& work, std::int64_t item, int l
   const Tiles tiles;
   forward_item(work, item, lane);
 }
+inline constexpr ForwardParts kForwardWithTiles{forward_with_tiles, merge_parts};
 inline void delta_with_tiles(const BackwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t q_tile,
                              int lane) {
   const Tiles tiles;
@@ -68,7 +69,7 @@ const Kernel fattn_kernel_cpu_amx_forward = {
     .pass = Pass::forward,
     .decline = [](const Problem& p, const Device& d) { return decline(p, d, Pass::forward); },
     .prepare = [](const Problem& p, const Device& d) { return host::prepare_forward(p, d, host::amx::kBlocking); },
-    .run = [](const Run& r) { host::run_forward(r, host::amx::forward_with_tiles); }};
+    .run = [](const Run& r) { host::run_forward(r, host::amx::kForwardWithTiles); }};
 
 const Kernel fattn_kernel_cpu_amx_backward = {
     .name = "cpu_amx_backward",

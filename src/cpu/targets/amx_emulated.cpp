@@ -28,7 +28,7 @@ const Kernel fattn_kernel_cpu_amx_emulated_forward = {
     .decline = [](const Problem& p, const Device&) { return host::decline_pairs(p, Pass::forward); },
     .prepare = [](const Problem& p,
                   const Device& d) { return host::prepare_forward(p, d, host::amx_emulated::kBlocking); },
-    .run = [](const Run& r) { host::run_forward(r, host::amx_emulated::forward_item); }};
+    .run = [](const Run& r) { host::run_forward(r, host::amx_emulated::kForwardParts); }};
 
 const Kernel fattn_kernel_cpu_amx_emulated_backward = {
     .name = "cpu_amx_emulated_backward",

@@ -37,7 +37,7 @@ const Kernel fattn_kernel_cpu_avx2_forward = {
     .pass = Pass::forward,
     .decline = [](const Problem& p, const Device& d) { return decline(p, d, Pass::forward); },
     .prepare = [](const Problem& p, const Device& d) { return host::prepare_forward(p, d, host::avx2::kBlocking); },
-    .run = [](const Run& r) { host::run_forward(r, host::avx2::forward_item); }};
+    .run = [](const Run& r) { host::run_forward(r, host::avx2::kForwardParts); }};
 
 const Kernel fattn_kernel_cpu_avx2_backward = {
     .name = "cpu_avx2_backward",

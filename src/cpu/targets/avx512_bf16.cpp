@@ -38,7 +38,7 @@ const Kernel fattn_kernel_cpu_avx512_bf16_forward = {
     .decline = [](const Problem& p, const Device& d) { return decline(p, d, Pass::forward); },
     .prepare = [](const Problem& p,
                   const Device& d) { return host::prepare_forward(p, d, host::avx512_bf16::kBlocking); },
-    .run = [](const Run& r) { host::run_forward(r, host::avx512_bf16::forward_item); }};
+    .run = [](const Run& r) { host::run_forward(r, host::avx512_bf16::kForwardParts); }};
 
 const Kernel fattn_kernel_cpu_avx512_bf16_backward = {
     .name = "cpu_avx512_bf16_backward",

@@ -26,7 +26,7 @@ const Kernel fattn_kernel_cpu_scalar_forward = {
     .pass = Pass::forward,
     .decline = [](const Problem& p, const Device&) { return host::decline(p, Pass::forward); },
     .prepare = [](const Problem& p, const Device& d) { return host::prepare_forward(p, d, host::scalar::kBlocking); },
-    .run = [](const Run& r) { host::run_forward(r, host::scalar::forward_item); }};
+    .run = [](const Run& r) { host::run_forward(r, host::scalar::kForwardParts); }};
 
 const Kernel fattn_kernel_cpu_scalar_backward = {
     .name = "cpu_scalar_backward",
