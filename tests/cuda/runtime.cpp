@@ -11,9 +11,9 @@ namespace {
 
 // Each row is asked for the first of these that it accepts.
 constexpr const char* kProblems[] = {
-    "fwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal lse", "fwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal lse",
-    "fwd b2 hq4 hk2 sq300 sk333 d64 fp16 causal lse",  "fwd b2 hq40 hk4 sq300 sk4096 d64 bf16 lse",
-    "fwd b2 hq40 hk4 sq300 sk4096 d64 fp16 lse",       "bwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal",
+    "fwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal lse",  "fwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal lse",
+    "fwd b2 hq4 hk2 sq300 sk333 d64 fp16 causal lse",   "fwd b2 hq40 hk4 sq300 sk4096 d64 bf16 causal lse",
+    "fwd b2 hq40 hk4 sq300 sk4096 d64 fp16 causal lse", "bwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal",
     "bwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal",
 };
 constexpr const char* kPackedProblems[] = {
@@ -348,17 +348,20 @@ TEST(CudaRun, ReplayReadsNewLengths) {
 // Element offsets beyond 2^31: rows of q and o lie 2^26 elements apart.
 TEST(CudaRun, OffsetsBeyond32Bits) {
   FATTN_NEEDS_GPU();
-  for (const KernelInfo& row : kernels()) {
-    if (row.device != DeviceKind::cuda || !row.compiled || row.pass != Pass::forward) continue;
-    SCOPED_TRACE(row.name);
-    Problem near = parse_problem("fwd b1 hq2 hk1 sq40 sk70 d128 bf16 causal lse"), far = near;
+  for (const Plan& own : every_row()) {
+    if (own.problem().pass != Pass::forward) continue;
+    SCOPED_TRACE(own.kernel());
+    Problem near = own.problem(), far = near;
+    near.seqlen_q = far.seqlen_q = 40;
     constexpr std::int64_t kStep = std::int64_t{1} << 26;
-    far.strides.q = far.strides.o = Strides{40 * kStep, kStep, 128, 1};
-    const std::size_t bytes = static_cast<std::size_t>(39 * kStep + 256) * 2, row_bytes = 256 * 2;
+    far.strides.q = far.strides.o = Strides{40 * kStep, kStep, far.head_dim, 1};
+    const auto rows = static_cast<std::size_t>(40 * far.batch);
+    const auto row_bytes = static_cast<std::size_t>(far.heads_q * far.head_dim) * 2;
+    const std::size_t bytes = (rows - 1) * kStep * 2 + row_bytes;
     std::size_t free = 0, total = 0;
     must(cudaMemGetInfo(&free, &total));
-    if (free < 2 * bytes + (std::size_t{1} << 30)) GTEST_SKIP() << "this test needs 12 GiB of device memory";
-    const Plan near_plan = plan(near, cuda(), row.name), far_plan = plan(far, cuda(), row.name);
+    if (free < 2 * bytes + (std::size_t{1} << 30)) GTEST_SKIP() << "this test needs 24 GiB of device memory";
+    const Plan near_plan = plan(near, cuda(), own.kernel()), far_plan = plan(far, cuda(), own.kernel());
     Placed placed(near_plan);
     run(near_plan, placed.buffers, placed.workspace);
     const auto expected = finish(placed);
@@ -367,12 +370,12 @@ TEST(CudaRun, OffsetsBeyond32Bits) {
     void *q = nullptr, *o = nullptr;
     FATTN_CUDA_OK(cudaMalloc(&q, bytes));
     FATTN_CUDA_OK(cudaMalloc(&o, bytes));
-    FATTN_CUDA_OK(cudaMemcpy2D(q, kStep * 2, buffers.q, row_bytes, row_bytes, 40, cudaMemcpyDeviceToDevice));
+    FATTN_CUDA_OK(cudaMemcpy2D(q, kStep * 2, buffers.q, row_bytes, row_bytes, rows, cudaMemcpyDeviceToDevice));
     buffers.q = q;
     buffers.o = o;
     const GuardedWorkspace workspace(far_plan);
     run(far_plan, buffers, workspace);
-    FATTN_CUDA_OK(cudaMemcpy2D(placed.buffers.o, row_bytes, o, kStep * 2, row_bytes, 40, cudaMemcpyDeviceToDevice));
+    FATTN_CUDA_OK(cudaMemcpy2D(placed.buffers.o, row_bytes, o, kStep * 2, row_bytes, rows, cudaMemcpyDeviceToDevice));
     EXPECT_EQ(finish(placed), expected);
     cudaFree(q);
     cudaFree(o);
