@@ -169,6 +169,18 @@ FATTN_EXPORT fattn_status fattn_plan_explain(const fattn_plan* plan, char* buffe
  * zeroed once. */
 FATTN_EXPORT fattn_status fattn_run(const fattn_plan* plan, const fattn_buffers* buffers, void* workspace,
                                     size_t workspace_bytes, void* stream);
+/* Threads that a caller lends to CPU plans. parallel_for calls body(work, item, worker) once for every item in
+ * [0, items), worker in [0, concurrency), never two calls at a time with the same worker, and returns when all have
+ * returned. Results have the same bits whatever it does. */
+typedef struct fattn_executor {
+  size_t struct_size;
+  int32_t concurrency; /* at least 1 */
+  void (*parallel_for)(void* context, int64_t items, void (*body)(void* work, int64_t item, int worker), void* work);
+  void* context;
+} fattn_executor;
+/* fattn_run of a CPU plan on the caller's threads. */
+FATTN_EXPORT fattn_status fattn_run_on(const fattn_plan* plan, const fattn_buffers* buffers, void* workspace,
+                                       size_t workspace_bytes, const fattn_executor* executor);
 /* Debug help: checks lengths in device memory; synchronises the stream. */
 FATTN_EXPORT fattn_status fattn_validate_device(const fattn_plan* plan, const fattn_buffers* buffers, void* stream);
 

@@ -25,6 +25,19 @@ fattn_status failed(Status status, const char* message) noexcept {
   return static_cast<fattn_status>(status);
 }
 
+// The threads of a C caller.
+class CallersThreads final : public Executor {
+ public:
+  explicit CallersThreads(const fattn_executor& executor) : executor_(executor) {}
+  int concurrency() const override { return executor_.concurrency; }
+  void parallel_for(std::int64_t items, void (*body)(void*, std::int64_t, int), void* context) override {
+    executor_.parallel_for(executor_.context, items, body, context);
+  }
+
+ private:
+  fattn_executor executor_;
+};
+
 // Exceptions end here.
 template <class Body>
 fattn_status guarded(Body body) noexcept {
@@ -180,6 +193,18 @@ fattn_status fattn_run(const fattn_plan* plan, const fattn_buffers* buffers, voi
   return guarded([&] {
     require_pointer("plan", plan);
     run(plan->plan, from_c(buffers), {workspace, workspace_bytes}, stream_of(plan, stream));
+  });
+}
+
+fattn_status fattn_run_on(const fattn_plan* plan, const fattn_buffers* buffers, void* workspace, size_t workspace_bytes,
+                          const fattn_executor* executor) {
+  return guarded([&] {
+    require_pointer("plan", plan);
+    const fattn_executor given = read_struct("executor", executor, fattn_executor{});
+    require_pointer("executor.parallel_for", given.parallel_for);
+    require(given.concurrency >= 1, "executor.concurrency = {} must be at least 1; nearest: 1", given.concurrency);
+    CallersThreads threads(given);
+    run(plan->plan, from_c(buffers), {workspace, workspace_bytes}, &threads);
   });
 }
 

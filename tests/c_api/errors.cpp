@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <thread>
 #include <vector>
@@ -99,6 +100,7 @@ TEST(CApi, NullPointersAreRefused) {
                                     fattn_run(nullptr, &buffers, nullptr, 0, nullptr),
                                     fattn_run(made.plan, nullptr, nullptr, 0, nullptr),
                                     fattn_run(made.plan, &buffers, nullptr, 0, nullptr),
+                                    fattn_run_on(made.plan, &buffers, nullptr, 0, nullptr),
                                     fattn_validate_device(nullptr, &buffers, nullptr),
                                     fattn_validate_device(made.plan, nullptr, nullptr),
                                     fattn_kernel_count(nullptr),
@@ -128,6 +130,45 @@ TEST(CApi, RunErrors) {
   const auto address = reinterpret_cast<std::uintptr_t>(workspace.data());
   void* const aligned = workspace.data() + (256 - address % 256);
   EXPECT_EQ(fattn_run(plan.plan, &buffers, aligned, bytes, nullptr), FATTN_OK) << fattn_last_error();
+}
+
+// Runs the items backwards on the calling thread, and counts them.
+void backwards(void* context, std::int64_t items, void (*body)(void*, std::int64_t, int), void* work) {
+  for (std::int64_t item = items; item-- > 0;) body(work, item, 0);
+  *static_cast<std::int64_t*>(context) += items;
+}
+
+TEST(CApi, RunsOnTheCallersThreads) {
+  alignas(256) static float data[512] = {};
+  for (int i = 0; i < 256; ++i) data[i] = static_cast<float>(i % 7) - 3;
+  const Plan plan(kProblem);
+  std::size_t bytes = 0;
+  ASSERT_EQ(fattn_plan_workspace_bytes(plan.plan, &bytes), FATTN_OK);
+  std::vector<char> workspace(bytes + 256);
+  void* const aligned = workspace.data() + (256 - reinterpret_cast<std::uintptr_t>(workspace.data()) % 256);
+  fattn_buffers buffers = no_buffers();
+  buffers.q = buffers.k = buffers.v = data;
+  buffers.o = data + 256;
+  ASSERT_EQ(fattn_run(plan.plan, &buffers, aligned, bytes, nullptr), FATTN_OK) << fattn_last_error();
+  const std::vector<float> expected(data + 256, data + 512);
+  std::fill(data + 256, data + 512, -1.0f);
+
+  std::int64_t items = 0;
+  fattn_executor executor = {sizeof executor, 1, backwards, &items};
+  ASSERT_EQ(fattn_run_on(plan.plan, &buffers, aligned, bytes, &executor), FATTN_OK) << fattn_last_error();
+  EXPECT_GT(items, 0);
+  std::size_t written = 0;  // o may be shorter than the array
+  while (written < expected.size() && data[256 + written] != -1.0f) ++written;
+  EXPECT_GT(written, 0u);
+  EXPECT_TRUE(std::equal(data + 256, data + 256 + written, expected.begin()));
+
+  executor.concurrency = 0;
+  expect_failed(fattn_run_on(plan.plan, &buffers, aligned, bytes, &executor), FATTN_INVALID_ARGUMENT,
+                "concurrency = 0");
+  executor = {sizeof executor, 1, nullptr, nullptr};
+  expect_failed(fattn_run_on(plan.plan, &buffers, aligned, bytes, &executor), FATTN_INVALID_ARGUMENT, "parallel_for");
+  executor.struct_size = 0;
+  expect_failed(fattn_run_on(plan.plan, &buffers, aligned, bytes, &executor), FATTN_INVALID_ARGUMENT, "struct_size");
 }
 
 TEST(CApi, DescribedDevicesPlanButDoNotRun) {
