@@ -44,4 +44,19 @@ __device__ __forceinline__ std::uint32_t pack<Fp16>(float low, float high) {
   return both;
 }
 
+// The reverse of pack, exact.
+template <class Element>
+__device__ __forceinline__ void unpack(std::uint32_t both, float& low, float& high);
+template <>
+__device__ __forceinline__ void unpack<Bf16>(std::uint32_t both, float& low, float& high) {
+  low = __uint_as_float(both << 16);
+  high = __uint_as_float(both & 0xFFFF0000u);
+}
+template <>
+__device__ __forceinline__ void unpack<Fp16>(std::uint32_t both, float& low, float& high) {
+  asm("{ .reg .b16 l, h; mov.b32 {l, h}, %2; cvt.f32.f16 %0, l; cvt.f32.f16 %1, h; }"
+      : "=f"(low), "=f"(high)
+      : "r"(both));
+}
+
 }  // namespace fattn::gpu::ptx

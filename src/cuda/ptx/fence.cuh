@@ -6,6 +6,9 @@ namespace fattn::gpu::ptx {
 // Ordinary writes to shared memory before it are seen by the copy engine and the tensor cores after it.
 __device__ __forceinline__ void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// The same for all memory, in both directions.
+__device__ __forceinline__ void fence_proxy_async_all() { asm volatile("fence.proxy.async;" ::: "memory"); }
+
 // Initialised mbarriers are seen by the copy engine and by other blocks of the cluster.
 __device__ __forceinline__ void fence_mbarrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");

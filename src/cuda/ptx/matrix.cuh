@@ -20,4 +20,11 @@ __device__ __forceinline__ void stmatrix(std::uint32_t to, const std::uint32_t (
                : "memory");
 }
 
+// The same, each matrix transposed on the way.
+__device__ __forceinline__ void stmatrix_trans(std::uint32_t to, const std::uint32_t (&from)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(from[0]),
+               "r"(from[1]), "r"(from[2]), "r"(from[3])
+               : "memory");
+}
+
 }  // namespace fattn::gpu::ptx

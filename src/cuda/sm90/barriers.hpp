@@ -13,4 +13,12 @@ enum class ForwardBarrier : int {
 };
 inline constexpr int kMaxComputeWarpgroups = 3;
 
+// Named barriers of the backward kernel.
+enum class BackwardBarrier : int {
+  // All computing warpgroups meet.
+  compute = 1,
+  // warps + w: the four warps of computing warpgroup w meet. 128 threads.
+  warps = 2,
+};
+
 }  // namespace fattn::gpu::sm90

@@ -47,4 +47,11 @@ class RingPosition {
   std::uint32_t parity_ = 0;
 };
 
+// The same from a count of steps, for loops that have one anyway: stage and parity of a ring at a step.
+template <int stages>
+struct RingStep {
+  __device__ __forceinline__ static int stage(int step) { return step % stages; }
+  __device__ __forceinline__ static std::uint32_t parity(int step) { return step / stages % 2; }
+};
+
 }  // namespace fattn::gpu::tile

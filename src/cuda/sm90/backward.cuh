@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/ptx/address.cuh"
+#include "cuda/ptx/fence.cuh"
+#include "cuda/ptx/setmaxnreg.cuh"
+#include "cuda/sm90/backward_compute.cuh"
+#include "cuda/sm90/backward_load.cuh"
+#include "cuda/sm90/backward_params.hpp"
+#include "cuda/sm90/backward_store.cuh"
+#include "cuda/sm90/backward_wide.cuh"
+
+// The backward kernel for Hopper. Read next: backward_config.hpp (shapes), backward_schedule.hpp (work),
+// backward_load.cuh, backward_compute.cuh, backward_store.cuh; backward_rows.cuh has the kernels before and after it;
+// docs/sm90_backward.md tells the whole schedule.
+namespace fattn::gpu::sm90 {
+
+template <BackwardTile tile, class Shared>
+__device__ __forceinline__ void init_barriers(Shared& memory) {
+  constexpr int warps = 4 * tile.compute_warpgroups();  // one lane of each computing warp arrives
+  const auto init = [](std::uint64_t& barrier, int arrivals) {
+    ptx::mbarrier_init(ptx::shared_address(&barrier), arrivals);
+  };
+  init(memory.k_full, 1), init(memory.v_full, 1);
+  for (int stage = 0; stage < tile.stages; stage++) {
+    init(memory.q_full[stage], 1), init(memory.dout_full[stage], 1);
+    init(memory.q_empty[stage], warps), init(memory.dout_empty[stage], warps);
+  }
+  if constexpr (tile.wide) {
+    for (std::uint64_t& barrier : memory.ds_full) init(barrier, 4);
+    init(memory.weights_full, 4), init(memory.weights_empty, 4);
+  } else {
+    for (std::uint64_t& barrier : memory.ds_full) init(barrier, warps);
+    for (std::uint64_t& barrier : memory.dq_full) init(barrier, 4);
+    for (std::uint64_t& barrier : memory.dq_empty) init(barrier, 1);
+  }
+  ptx::fence_mbarrier_init();
+}
+
+// Blocks that take turns must be numbered in the order in which they start: an earlier one never waits for a later one.
+template <class Traits>
+__device__ __forceinline__ BackwardItem item_of_block(const typename Traits::Params& params) {
+  const int index = params.rows.turns == nullptr ? blockIdx.x : atomicAdd(params.rows.ticket, 1);
+  const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+  return params.schedule.item(index, mask, Traits::tile.m, Traits::tile.n);
+}
+
+// A block has one tile of keys. Warpgroup 0 loads, and adds dQ to memory; each of the others owns 64 keys.
+template <class Traits>
+__global__ void __launch_bounds__(Traits::tile.threads(), 1)
+    backward(const __grid_constant__ typename Traits::Params params) {
+  constexpr BackwardTile tile = Traits::tile;
+  extern __shared__ __align__(1024) unsigned char dynamic[];
+  auto& memory = reinterpret_cast<typename Traits::Shared&>(dynamic);
+  const std::uint32_t shared = ptx::shared_address(dynamic);
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform, and the compiler knows
+
+  if (threadIdx.x == 0) {
+    init_barriers<tile>(memory);
+    memory.item = item_of_block<Traits>(params);
+  }
+  __syncthreads();
+
+  if (warpgroup == 0) {
+    ptx::setmaxnreg_dec<tile.load_registers>();
+    const int warp = threadIdx.x / 32;
+    if (threadIdx.x == 0) {
+      BackwardLoad<Traits>{params, memory, shared}.run();
+    } else if constexpr (!tile.wide) {
+      if (threadIdx.x % 32 == 0 && warp <= tile.compute_warpgroups())
+        BackwardAdd<Traits>{params, memory, shared, warp - 1}.run();
+    }
+  } else {
+    ptx::setmaxnreg_inc<tile.compute_registers>();
+    using Compute = std::conditional_t<tile.wide, BackwardWide<Traits>, BackwardCompute<Traits>>;
+    Compute{params, memory, shared, warpgroup - 1}.run();
+  }
+}
+
+}  // namespace fattn::gpu::sm90

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "cuda/ptx/arithmetic.cuh"
+#include "cuda/ptx/fence.cuh"
+#include "cuda/ptx/matrix.cuh"
+#include "cuda/ptx/pin.cuh"
+#include "cuda/ptx/wgmma.cuh"
+#include "cuda/sm90/backward_store.cuh"
+#include "cuda/sm90/barriers.hpp"
+#include "cuda/tile/mask.cuh"
+#include "cuda/tile/pipeline.cuh"
+#include "cuda/tile/split.cuh"
+
+namespace fattn::gpu::sm90 {
+
+// One computing warpgroup: 64 keys, whose dK and dV stay in registers while it walks over query tiles. Of each tile it
+// has S^T = K Q^T, P^T = exp(S^T - LSE), dP^T = V dO^T and dS^T = P^T (dP^T - delta) in registers, where P^T and dS^T
+// are the left operands of dV += P^T dO and dK += dS^T Q. dS goes through shared memory for dQ = dS K, of which each
+// warpgroup computes one part over the keys of all, one step late, so that they need not run in step.
+template <class Traits>
+struct BackwardCompute {
+  static constexpr BackwardTile tile = Traits::tile;
+  using Element = typename Traits::Element;
+  using Shared = typename Traits::Shared;
+  using Params = typename Traits::Params;
+  using Ring = tile::RingStep<tile.stages>;
+  using Keys = tile::SwizzledTile<tile.n, tile.d>;
+  using Queries = tile::SwizzledTile<tile.m, tile.d>;
+  using Gradients = tile::SwizzledTile<tile.m, tile.n>;  // dS: query rows, keys along columns
+  static constexpr int kOwnRows = 64 * 128;              // bytes of 64 rows of a slice
+
+  const Params& params;
+  Shared& memory;
+  std::uint32_t shared;
+  int warpgroup;
+  float dk[tile.d / 2], dv[tile.d / 2];
+  float scores[tile.m / 2];  // S, then P, then dP
+  float dq[tile.part_columns() / 2];
+  // P and dS as left operands. dS takes P before rounding, which is kept as eight more bits: in fp32 it would not fit.
+  std::uint32_t weights[tile.m / 4], gradients[tile.m / 4], weights_rest[tile.m / 8];
+
+  __device__ __forceinline__ static void arrive(std::uint64_t& barrier) {
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ptx::shared_address(&barrier));
+  }
+  __device__ __forceinline__ static void wait(std::uint64_t& barrier, std::uint32_t parity) {
+    ptx::mbarrier_wait(ptx::shared_address(&barrier), parity);
+  }
+  __device__ __forceinline__ std::uint32_t query_tile(int step) const {
+    return shared + offsetof(Shared, q) + Ring::stage(step) * Queries::kBytes;
+  }
+  __device__ __forceinline__ std::uint32_t dout_tile(int step) const {
+    return shared + offsetof(Shared, dout) + Ring::stage(step) * Queries::kBytes;
+  }
+  __device__ __forceinline__ std::uint32_t gradient_tile(int step) const {
+    return shared + offsetof(Shared, ds) + step % kScoreGradients * Gradients::kBytes;
+  }
+
+  // S^T with the keys, dP^T with the values: this warpgroup's 64 of them times all rows of a tile.
+  __device__ __forceinline__ void issue_scores(std::uint32_t own, std::uint32_t rows) {
+#pragma unroll
+    for (int step = 0; step < tile.d / 16; step++)
+      ptx::wgmma<Element, tile.m, ptx::Major::k, ptx::Major::k>(scores, Keys::along_columns(own, step),
+                                                                Queries::along_columns(rows, step), step != 0);
+    ptx::wgmma_commit();
+  }
+
+  // dV += P^T dO or dK += dS^T Q.
+  __device__ __forceinline__ void issue_sum(float (&sum)[tile.d / 2], const std::uint32_t (&left)[tile.m / 4],
+                                            std::uint32_t rows) {
+#pragma unroll
+    for (int step = 0; step < tile.m / 16; step++)
+      ptx::wgmma<Element, tile.d, ptx::Major::mn>(sum, left + 4 * step, Queries::along_rows(rows, step), 1);
+    ptx::wgmma_commit();
+  }
+
+  // This warpgroup's part of dQ.
+  __device__ __forceinline__ void issue_dq(int step) {
+    const int row_block = warpgroup / tile.parts_of_columns(), column_part = warpgroup % tile.parts_of_columns();
+    const std::uint32_t left = gradient_tile(step) + row_block * kOwnRows;
+    const std::uint32_t right =
+        shared + offsetof(Shared, k) + column_part * (tile.part_columns() / 64) * Keys::kSliceBytes;
+#pragma unroll
+    for (int k = 0; k < tile.n / 16; k++)
+      ptx::wgmma<Element, tile.part_columns(), ptx::Major::k, ptx::Major::mn>(dq, Gradients::along_columns(left, k),
+                                                                              Keys::along_rows(right, k), k != 0);
+    ptx::wgmma_commit();
+  }
+
+  // Hands dQ of the step before to the thread that adds it to memory, in the order of the registers.
+  __device__ __forceinline__ void stage_dq(int round) {
+    wait(memory.dq_empty[warpgroup], (round & 1) ^ 1);
+    float4* const to = reinterpret_cast<float4*>(memory.dq[warpgroup]) + threadIdx.x % 128;
+#pragma unroll
+    for (int i = 0; i < tile.part_columns() / 8; i++)
+      to[128 * i] = make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+    ptx::fence_proxy_async();
+    __syncwarp();
+    arrive(memory.dq_full[warpgroup]);
+  }
+
+  __device__ __forceinline__ void round_weights() {
+#pragma unroll
+    for (int i = 0; i < tile.m / 8; i++) {
+      std::uint32_t rounded[2];
+      tile::SplitFour<Element>::split(rounded, weights_rest[i],
+                                      {scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3]});
+      weights[2 * i] = rounded[0], weights[2 * i + 1] = rounded[1];
+    }
+  }
+
+  // P^T from S^T, in place. The mask comes last, so that it holds for every sign of the scale.
+  __device__ __forceinline__ void weigh(int step, int query_tile) {
+    const float2* const lse = reinterpret_cast<const float2*>(memory.row_lse[Ring::stage(step)]) + threadIdx.x % 4;
+    const float scale = params.score.scale_log2;
+#pragma unroll
+    for (int i = 0; i < tile.m / 8; i++) {
+      const float2 two = lse[4 * i];
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        scores[4 * i + 2 * r] = ptx::exp2_approx(fmaf(scores[4 * i + 2 * r], scale, -two.x));
+        scores[4 * i + 2 * r + 1] = ptx::exp2_approx(fmaf(scores[4 * i + 2 * r + 1], scale, -two.y));
+      }
+    }
+    const TileRange& tiles = memory.own[warpgroup];
+    if (query_tile < tiles.interior_begin || query_tile >= tiles.interior_end) mask(query_tile);
+  }
+
+  __device__ __forceinline__ void mask(int query_tile) {
+    int key = memory.item.key + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+    ptx::pin(key);  // what is rarely needed is not kept in registers
+    const auto bound = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+    const Interval queries[2] = {queries_of(bound, key), queries_of(bound, key + 8)};
+    tile::mask_scores(scores, queries, query_tile * tile.m, 0.f);
+  }
+
+  // dS^T = P^T (dP^T - delta) of the scores and weights, rounded, and its transpose to shared memory.
+  __device__ __forceinline__ void differentiate(int step) {
+    const float2* const delta = reinterpret_cast<const float2*>(memory.row_delta[Ring::stage(step)]) + threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < tile.m / 8; i++) {
+      const float2 two = delta[4 * i];
+      float four[4];
+      tile::SplitFour<Element>::join(four, {weights[2 * i], weights[2 * i + 1]}, weights_rest[i]);
+#pragma unroll
+      for (int r = 0; r < 2; r++)
+        gradients[2 * i + r] = ptx::pack<Element>(four[2 * r] * (scores[4 * i + 2 * r] - two.x),
+                                                  four[2 * r + 1] * (scores[4 * i + 2 * r + 1] - two.y));
+    }
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const std::uint32_t to = gradient_tile(step);
+#pragma unroll
+    for (int i = 0; i < tile.m / 8; i += 2) {
+      const std::uint32_t four[4] = {gradients[2 * i], gradients[2 * i + 1], gradients[2 * i + 2],
+                                     gradients[2 * i + 3]};
+      const int row = 8 * i + lane / 16 * 8 + lane % 8, chunk = 8 * warpgroup + 2 * warp + lane / 8 % 2;
+      ptx::stmatrix_trans(to + Gradients::chunk(row, chunk), four);
+    }
+    ptx::fence_proxy_async();
+    __syncwarp();
+    arrive(memory.ds_full[step % kScoreGradients]);
+    arrive(memory.dout_empty[Ring::stage(step)]);
+  }
+
+  __device__ __forceinline__ void wait_gradients(int step) {
+    wait(memory.ds_full[step % kScoreGradients], step / kScoreGradients % 2);
+  }
+
+  // From shared memory each time: registers are scarce.
+  __device__ __forceinline__ int query_after(int query) const {
+    QueryWalk walk(memory.item, 1);
+    walk.tile = query;
+    walk.advance();
+    return walk.tile;
+  }
+
+  __device__ __forceinline__ void walk(int steps) {
+    const std::uint32_t keys = shared + offsetof(Shared, k) + warpgroup * kOwnRows;
+    const std::uint32_t values = shared + offsetof(Shared, v) + warpgroup * kOwnRows;
+    int query = QueryWalk(memory.item, 1).first;
+    wait(memory.k_full, 0);
+    wait(memory.q_full[0], 0);
+    ptx::pin(scores), ptx::pin(dk), ptx::pin(dv);
+    ptx::wgmma_fence();
+    issue_scores(keys, query_tile(0));
+    ptx::wgmma_wait<0>();
+    ptx::pin(scores);
+    weigh(0, query);
+    wait(memory.v_full, 0);
+    // Nothing is in flight across the loop's back edge, and no iteration is peeled: else ptxas serialises wgmma.
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+      round_weights();
+      wait(memory.dout_full[Ring::stage(step)], Ring::parity(step));
+      ptx::pin(weights), ptx::pin(weights_rest), ptx::pin(scores), ptx::pin(dv);
+      ptx::wgmma_fence();
+      issue_scores(values, dout_tile(step));
+      issue_sum(dv, weights, dout_tile(step));
+      const int before = step == 0 ? 0 : step - 1;  // the first product is of nothing and not used
+      if (step > 0) wait_gradients(before);
+      ptx::pin(dq);
+      ptx::wgmma_fence();
+      issue_dq(before);
+      ptx::wgmma_wait<1>();
+      ptx::pin(scores), ptx::pin(dv);
+      differentiate(step);
+      ptx::wgmma_wait<0>();
+      ptx::pin(dq);
+      stage_dq(step);
+
+      const int next = step + 1;
+      query = query_after(query);
+      if (next < steps) wait(memory.q_full[Ring::stage(next)], Ring::parity(next));  // after the last, any will do
+      ptx::pin(scores), ptx::pin(gradients), ptx::pin(dk);
+      ptx::wgmma_fence();
+      issue_scores(keys, query_tile(next));
+      issue_sum(dk, gradients, query_tile(step));
+      ptx::wgmma_wait<1>();
+      ptx::pin(scores);
+      weigh(next, query);
+      ptx::wgmma_wait<0>();
+      ptx::pin(dk);
+      arrive(memory.q_empty[Ring::stage(step)]);
+    }
+    wait_gradients(steps - 1);
+    ptx::pin(dq);
+    ptx::wgmma_fence();
+    issue_dq(steps - 1);
+    ptx::wgmma_wait<0>();
+    ptx::pin(dq);
+    stage_dq(steps);
+  }
+
+  __device__ __forceinline__ void run() {
+    const BackwardItem item = memory.item;
+    const int steps = (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
+    if (threadIdx.x % 128 == 0) {
+      const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+      memory.own[warpgroup] = BackwardSchedule::query_tiles(mask, item.key + 64 * warpgroup, tile.m, 64);
+    }
+    ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::warps) + warpgroup, 128);
+#pragma unroll
+    for (int i = 0; i < tile.d / 2; i++) dk[i] = dv[i] = 0.f;
+#pragma unroll
+    for (int i = 0; i < tile.part_columns() / 2; i++) dq[i] = 0.f;
+    if (steps > 0) walk(steps);
+    BackwardStore<Traits>{params, shared, warpgroup}(item, dk, dv);
+  }
+};
+
+}  // namespace fattn::gpu::sm90

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/sm90/backward_config.hpp"
+#include "cuda/tile/mask.hpp"
+
+namespace fattn::gpu::sm90 {
+
+// Scores are softmax_scale * (q.k), of any sign.
+struct PlainScore {
+  float scale;
+  float scale_log2;  // scale * log2(e)
+};
+
+// Dense tensors [batch, seqlen, heads, head_dim] of any strides that the copy engine takes. The maps have dimensions
+// (column, 1, row, head, batch), their boxes one slice of 64 columns.
+struct DenseTensors {
+  CUtensorMap q;
+  CUtensorMap k;  // rows from first_key to the last key that some query sees: others read as zeros
+  CUtensorMap v;
+  CUtensorMap dout;
+  CUtensorMap dk;  // all rows
+  CUtensorMap dv;
+  int first_key;
+  int heads_per_kv;
+  int seqlen_q;
+  int seqlen_k;
+};
+
+// What the kernels before, in the middle and after hand on. Query tiles are padded to whole ones.
+struct BackwardRows {
+  float* lse;    // [batch, heads_q, query_tiles, m], in powers of two; infinite: the row takes no part
+  float* delta;  // [batch, heads_q, query_tiles, m]: rowsum(dO * O) - dLSE
+  float* dq;     // [batch, heads_q, query_tiles, parts, 64 x part columns in the order of accumulators], fp32
+  int* turns;    // [batch, heads_q, query_tiles, parts]: the key tile whose turn it is to add; null: any order
+  int* ticket;   // [1]: blocks that have started; with turns only
+  int heads_q;
+  int query_tiles;
+};
+
+template <class Source, class Mask, class Score>
+struct BackwardParams {
+  Source source;
+  Mask mask;
+  Score score;
+  BackwardSchedule schedule;
+  BackwardRows rows;
+};
+
+// What one kernel is made of; rows derive a struct of their own name from it (see forward_params.hpp).
+template <class Type, BackwardTile tile_, class Mask_, class Score_, class Source_>
+struct BackwardTraits {
+  using Element = typename Type::Element;
+  using Mask = Mask_;
+  using Score = Score_;
+  using Source = Source_;
+  using Params = BackwardParams<Source, Mask, Score>;
+  using Shared = std::conditional_t<tile_.wide, BackwardWideShared<tile_>, BackwardShared<tile_>>;
+  static constexpr DType dtype = Type::dtype;
+  static constexpr BackwardTile tile = tile_;
+  static_assert(tile_.m > 0, "backward_tile() in backward_config.hpp has no tile for this row of cmake/kernels.cmake");
+  static_assert(check_backward_tile<tile_>());
+};
+
+}  // namespace fattn::gpu::sm90

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/ptx/arithmetic.cuh"
+#include "cuda/sm90/backward_rows.hpp"
+
+// The kernels before and after the backward kernel: what it needs of each query row, and dQ in the caller's tensor.
+namespace fattn::gpu::sm90 {
+
+inline constexpr int kRowThreads = 256;
+inline constexpr int kSinkThreads = 512;
+inline constexpr float kLog2e = 1.4426950408889634f;
+
+// Eight elements of a row, from column 8 * chunk.
+__device__ __forceinline__ uint4 load_chunk(const RowTensor& tensor, long long row, int chunk) {
+  const auto* const from = static_cast<const std::uint16_t*>(tensor.data) + row;
+  if (tensor.chunks) return reinterpret_cast<const uint4*>(from)[chunk];
+  std::uint32_t pairs[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const long long column = 8 * chunk + 2 * i;
+    pairs[i] = from[column * tensor.strides.dim] | static_cast<std::uint32_t>(from[(column + 1) * tensor.strides.dim])
+                                                       << 16;
+  }
+  return make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+}
+
+__device__ __forceinline__ long long row_of(const RowTensor& tensor, int batch, int query, int head) {
+  return batch * tensor.strides.batch + query * tensor.strides.seqlen + head * tensor.strides.head;
+}
+
+template <class Element>
+__device__ __forceinline__ float dot(const uint4& a, const uint4& b) {
+  const std::uint32_t left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
+  float sum = 0.f;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    float x[2], y[2];
+    ptx::unpack<Element>(left[i], x[0], x[1]);
+    ptx::unpack<Element>(right[i], y[0], y[1]);
+    sum = fmaf(x[0], y[0], fmaf(x[1], y[1], sum));
+  }
+  return sum;
+}
+
+// They are templates of the tile's numbers: m query rows, n keys, `parts` of dQ.
+
+// For each query row, by d / 8 lanes: LSE in powers of two, rowsum(dO * O) - dLSE, zeros in the sums of dQ; where asked
+// for, a copy of dO and the turns of each tile. Blocks: batch * blocks_of_rows.
+template <class Element, int d, int m, int n, int parts>
+__global__ void __launch_bounds__(kRowThreads) backward_prepare(const __grid_constant__ BackwardRowParams params) {
+  constexpr int lanes = d / 8, block_rows = kRowThreads / lanes;
+  const int heads = params.rows.heads_q, padded = params.rows.query_tiles * m;
+  const int blocks = (padded * heads + block_rows - 1) / block_rows;
+  const int batch = blockIdx.x / blocks, lane = threadIdx.x % lanes;
+  const int index = (blockIdx.x - batch * blocks) * block_rows + threadIdx.x / lanes;
+  const int query = index / heads, head = index - query * heads;
+  const bool inside = query < params.seqlen_q;
+  uint4 o{}, dout{};
+  if (inside) {
+    o = load_chunk(params.o, row_of(params.o, batch, query, head), lane);
+    dout = load_chunk(params.dout, row_of(params.dout, batch, query, head), lane);
+  }
+  float sum = dot<Element>(o, dout);
+#pragma unroll
+  for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
+  if (query >= padded) return;
+
+  if (inside && params.dout_copy != nullptr) {
+    const long long row = (static_cast<long long>(batch) * params.seqlen_q + query) * heads + head;
+    static_cast<uint4*>(params.dout_copy)[row * lanes + lane] = dout;
+  }
+  const int row = (batch * heads + head) * padded + query;
+  float4* const zeros = reinterpret_cast<float4*>(params.rows.dq) + static_cast<long long>(row) * (d / 4);
+  zeros[lane] = zeros[lane + lanes] = make_float4(0.f, 0.f, 0.f, 0.f);
+  if (lane == 0) {
+    const long long given = static_cast<long long>(batch * heads + head) * params.seqlen_q + query;
+    const float lse = inside ? params.lse[given] : -INFINITY;
+    const bool some = lse != -INFINITY;  // else the row has no key: infinity makes every weight 0
+    params.rows.lse[row] = some ? lse * kLog2e : INFINITY;
+    params.rows.delta[row] = !some ? 0.f : params.dlse == nullptr ? sum : sum - params.dlse[given];
+  }
+  if (params.rows.turns == nullptr) return;
+  if (query % m == 0 && lane < parts) {
+    const Band mask = Band::of(params.limits, params.seqlen_q, params.seqlen_k);
+    const int first = mask.tiles(query, min_of(query + m, params.seqlen_q), n).begin;
+    params.rows.turns[row / m * parts + lane] = first;
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) *params.rows.ticket = 0;
+}
+
+// The sums of dQ, in the order of accumulators, to rows. One block for 64 rows of a head.
+template <class Element, int d, int m, int n, int parts>
+__global__ void __launch_bounds__(kRowThreads) backward_finish(const __grid_constant__ BackwardRowParams params) {
+  constexpr int part_columns = m * d / (64 * parts), part_chunks = part_columns / 8;
+  __shared__ __align__(16) std::uint32_t rows[64][d / 2 + 4];
+  const int row_blocks = params.rows.query_tiles * (m / 64);
+  const int pair = blockIdx.x / row_blocks, first = (blockIdx.x - pair * row_blocks) * 64;
+  const int batch = pair / params.rows.heads_q, head = pair - batch * params.rows.heads_q;
+  const float4* const sums =
+      reinterpret_cast<const float4*>(params.rows.dq) + static_cast<long long>(blockIdx.x) * 16 * d;
+#pragma unroll
+  for (int k = 0; k < 16 * d / kRowThreads; k++) {
+    const int index = k * kRowThreads + threadIdx.x, thread = index % 128, chunk = index / 128;
+    const int row = thread / 32 * 16 + thread % 32 / 4;
+    const int column = chunk / part_chunks * (part_columns / 2) + chunk % part_chunks * 4 + thread % 4;
+    const float4 four = sums[index];
+    rows[row][column] = ptx::pack<Element>(four.x * params.scale, four.y * params.scale);
+    rows[row + 8][column] = ptx::pack<Element>(four.z * params.scale, four.w * params.scale);
+  }
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < 8 * d / kRowThreads; k++) {
+    const int index = k * kRowThreads + threadIdx.x, row = index / (d / 8), chunk = index % (d / 8);
+    if (first + row >= params.seqlen_q) continue;
+    auto* const to = static_cast<std::uint16_t*>(params.dq.data) + row_of(params.dq, batch, first + row, head);
+    reinterpret_cast<uint4*>(to)[chunk] = *reinterpret_cast<const uint4*>(&rows[row][4 * chunk]);
+  }
+}
+
+// dSink = -sum over rows of exp(sink - LSE) * delta. One block for each head, sums in a fixed order.
+template <int m>
+__global__ void __launch_bounds__(kSinkThreads) backward_sink(const __grid_constant__ BackwardRowParams params) {
+  __shared__ double sums[kSinkThreads];
+  const int head = blockIdx.x, padded = params.rows.query_tiles * m;
+  const float sink = params.sinks[head] * kLog2e;
+  double sum = 0;
+  for (int batch = 0; batch < params.batch; batch++) {
+    const int row = (batch * params.rows.heads_q + head) * padded;
+    for (int query = threadIdx.x; query < padded; query += kSinkThreads)
+      sum -= ptx::exp2_approx(sink - params.rows.lse[row + query]) * params.rows.delta[row + query];
+  }
+  sums[threadIdx.x] = sum;
+  for (int step = kSinkThreads / 2; step > 0; step /= 2) {
+    __syncthreads();
+    if (threadIdx.x < step) sums[threadIdx.x] += sums[threadIdx.x + step];
+  }
+  if (threadIdx.x == 0) params.dsink[head] = static_cast<float>(sums[0]);
+}
+
+}  // namespace fattn::gpu::sm90

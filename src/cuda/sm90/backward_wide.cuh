@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+
+#include "cuda/sm90/backward_compute.cuh"
+
+namespace fattn::gpu::sm90 {
+
+// Head dimensions whose dK and dV of 64 keys do not fit into one warpgroup's registers. The two computing warpgroups
+// share the same 64 keys: one has S^T, P^T and dV, the other dP^T, dS^T and dK, and each computes half of dQ's columns.
+// P^T goes from the first to the second through shared memory in fp32, in the order of the registers; dQ is added to
+// memory straight from registers, because there is no room to stage it.
+template <class Traits>
+struct BackwardWide {
+  static constexpr BackwardTile tile = Traits::tile;
+  using Element = typename Traits::Element;
+  using Shared = typename Traits::Shared;
+  using Params = typename Traits::Params;
+  using Ring = tile::RingStep<tile.stages>;
+  using Keys = tile::SwizzledTile<64, tile.d>;
+  using Queries = tile::SwizzledTile<64, tile.d>;
+  using Gradients = tile::SwizzledTile<64, 64>;
+  static constexpr int kChunks = tile.part_columns() / 64;  // of a warpgroup's part of dQ
+
+  const Params& params;
+  Shared& memory;
+  std::uint32_t shared;
+  int warpgroup;
+  float sum[tile.d / 2];   // dV or dK
+  float product[32];       // S, then P; or dP
+  float dq[32];            // 64 columns
+  std::uint32_t left[16];  // P or dS, rounded
+  int part = -1;           // of dQ's sums, added to last
+
+  __device__ __forceinline__ static void arrive(std::uint64_t& barrier) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ptx::shared_address(&barrier));
+  }
+  __device__ __forceinline__ static void wait(std::uint64_t& barrier, std::uint32_t parity) {
+    ptx::mbarrier_wait(ptx::shared_address(&barrier), parity);
+  }
+  __device__ __forceinline__ std::uint32_t query_tile(int step) const {
+    return shared + offsetof(Shared, q) + Ring::stage(step) * Queries::kBytes;
+  }
+  __device__ __forceinline__ std::uint32_t dout_tile(int step) const {
+    return shared + offsetof(Shared, dout) + Ring::stage(step) * Queries::kBytes;
+  }
+
+  __device__ __forceinline__ void issue_product(std::uint32_t own, std::uint32_t rows) {
+#pragma unroll
+    for (int step = 0; step < tile.d / 16; step++)
+      ptx::wgmma<Element, 64, ptx::Major::k, ptx::Major::k>(product, Keys::along_columns(own, step),
+                                                            Queries::along_columns(rows, step), step != 0);
+    ptx::wgmma_commit();
+  }
+  __device__ __forceinline__ void issue_sum(std::uint32_t rows) {
+#pragma unroll
+    for (int step = 0; step < 4; step++)
+      ptx::wgmma<Element, tile.d, ptx::Major::mn>(sum, left + 4 * step, Queries::along_rows(rows, step), 1);
+    ptx::wgmma_commit();
+  }
+  __device__ __forceinline__ void issue_dq(int step, int chunk) {
+    const std::uint32_t gradients = shared + offsetof(Shared, ds) + step % 2 * Gradients::kBytes;
+    const std::uint32_t keys = shared + offsetof(Shared, k) + (warpgroup * kChunks + chunk) * Keys::kSliceBytes;
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+      ptx::wgmma<Element, 64, ptx::Major::k, ptx::Major::mn>(dq, Gradients::along_columns(gradients, k),
+                                                             Keys::along_rows(keys, k), k != 0);
+    ptx::wgmma_commit();
+  }
+
+  // The warpgroup's part of a query tile's sums.
+  __device__ __forceinline__ int part_of(const QueryWalk& walk) const {
+    const int head = memory.item.batch * params.rows.heads_q + walk.head;
+    return (head * params.rows.query_tiles + walk.tile) * 2 + warpgroup;
+  }
+  __device__ __forceinline__ void meet() const {
+    ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::warps) + warpgroup, 128);
+  }
+  // Lets the next key tile add to the part before this one, a round late so that there is little to wait for, and waits
+  // for the turn to add to this one. Negative: there is none.
+  __device__ __forceinline__ void take_turn(int before, int part) const {
+    if (params.rows.turns == nullptr) return;
+    __threadfence();
+    meet();
+    if (threadIdx.x % 128 == 0) {
+      if (before >= 0) ptx::store_release(params.rows.turns + before, memory.item.key_tile + 1);
+      if (part >= 0)
+        while (ptx::load_acquire(params.rows.turns + part) != memory.item.key_tile) {
+        }
+    }
+    meet();
+  }
+  __device__ __forceinline__ void add_dq(int chunk) const {
+    float* const to = params.rows.dq + (static_cast<long long>(part) * kChunks + chunk) * 4096 + threadIdx.x % 128 * 4;
+#pragma unroll
+    for (int i = 0; i < 8; i++) ptx::global_add(to + 512 * i, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+  }
+
+  // Both halves of dQ's products of a step; nothing else is in flight when it returns.
+  __device__ __forceinline__ void queries_gradient(int step, const QueryWalk& walk) {
+    const int before = part;
+    part = part_of(walk);
+    wait(memory.ds_full[step % 2], step / 2 % 2);
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; chunk++) {
+      ptx::pin(dq);
+      ptx::wgmma_fence();
+      issue_dq(step, chunk);
+      ptx::wgmma_wait<0>();
+      ptx::pin(dq), ptx::pin(sum), ptx::pin(product);
+      if (chunk == 0) take_turn(before, part);
+      add_dq(chunk);
+    }
+  }
+
+  __device__ __forceinline__ float4* exchange() const {
+    return reinterpret_cast<float4*>(memory.weights) + threadIdx.x % 128;
+  }
+
+  __device__ __forceinline__ void weigh(int step, int query_tile) {
+    const float2* const lse = reinterpret_cast<const float2*>(memory.row_lse[Ring::stage(step)]) + threadIdx.x % 4;
+    const float scale = params.score.scale_log2;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const float2 two = lse[4 * i];
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        product[4 * i + 2 * r] = ptx::exp2_approx(fmaf(product[4 * i + 2 * r], scale, -two.x));
+        product[4 * i + 2 * r + 1] = ptx::exp2_approx(fmaf(product[4 * i + 2 * r + 1], scale, -two.y));
+      }
+    }
+    const TileRange& tiles = memory.item.queries;
+    if (query_tile >= tiles.interior_begin && query_tile < tiles.interior_end) return;
+    int key = memory.item.key + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+    ptx::pin(key);
+    const auto bound = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+    const Interval queries[2] = {queries_of(bound, key), queries_of(bound, key + 8)};
+    tile::mask_scores(product, queries, query_tile * 64, 0.f);
+  }
+
+  // S, P and dV.
+  __device__ __forceinline__ void walk_values(int steps) {
+    const std::uint32_t keys = shared + offsetof(Shared, k);
+    QueryWalk walk(memory.item, params.source.heads_per_kv), before = walk;
+    wait(memory.k_full, 0);
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+      wait(memory.q_full[Ring::stage(step)], Ring::parity(step));
+      ptx::pin(product), ptx::pin(sum);
+      ptx::wgmma_fence();
+      issue_product(keys, query_tile(step));
+      ptx::wgmma_wait<0>();
+      ptx::pin(product), ptx::pin(sum);
+      weigh(step, walk.tile);
+      arrive(memory.q_empty[Ring::stage(step)]);
+      wait(memory.weights_empty, (step & 1) ^ 1);
+#pragma unroll
+      for (int i = 0; i < 8; i++)
+        exchange()[128 * i] = make_float4(product[4 * i], product[4 * i + 1], product[4 * i + 2], product[4 * i + 3]);
+      arrive(memory.weights_full);
+      tile::round_to_operand<Element>(left, product);
+      wait(memory.dout_full[Ring::stage(step)], Ring::parity(step));
+      ptx::pin(left), ptx::pin(sum);
+      ptx::wgmma_fence();
+      issue_sum(dout_tile(step));
+      if (step > 0) {
+        queries_gradient(step - 1, before);
+      } else {
+        ptx::wgmma_wait<0>();
+        ptx::pin(sum);
+      }
+      arrive(memory.dout_empty[Ring::stage(step)]);
+      before = walk;
+      walk.advance();
+    }
+    queries_gradient(steps - 1, before);
+  }
+
+  // dP, dS and dK.
+  __device__ __forceinline__ void walk_keys(int steps) {
+    const std::uint32_t values = shared + offsetof(Shared, v);
+    QueryWalk walk(memory.item, params.source.heads_per_kv);
+    wait(memory.v_full, 0);
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+      wait(memory.dout_full[Ring::stage(step)], Ring::parity(step));
+      ptx::pin(product), ptx::pin(sum);
+      ptx::wgmma_fence();
+      issue_product(values, dout_tile(step));
+      wait(memory.weights_full, step & 1);
+      ptx::wgmma_wait<0>();
+      ptx::pin(product), ptx::pin(sum);
+      const float2* const delta =
+          reinterpret_cast<const float2*>(memory.row_delta[Ring::stage(step)]) + threadIdx.x % 4;
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        const float4 weights = exchange()[128 * i];
+        const float2 two = delta[4 * i];
+        left[2 * i] =
+            ptx::pack<Element>(weights.x * (product[4 * i] - two.x), weights.y * (product[4 * i + 1] - two.y));
+        left[2 * i + 1] =
+            ptx::pack<Element>(weights.z * (product[4 * i + 2] - two.x), weights.w * (product[4 * i + 3] - two.y));
+      }
+      arrive(memory.weights_empty);
+      arrive(memory.dout_empty[Ring::stage(step)]);
+      const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+      const std::uint32_t to = shared + offsetof(Shared, ds) + step % 2 * Gradients::kBytes;
+#pragma unroll
+      for (int i = 0; i < 8; i += 2) {
+        const std::uint32_t four[4] = {left[2 * i], left[2 * i + 1], left[2 * i + 2], left[2 * i + 3]};
+        ptx::stmatrix_trans(to + Gradients::chunk(8 * i + lane / 16 * 8 + lane % 8, 2 * warp + lane / 8 % 2), four);
+      }
+      ptx::fence_proxy_async();
+      arrive(memory.ds_full[step % 2]);
+      wait(memory.q_full[Ring::stage(step)], Ring::parity(step));
+      ptx::pin(left), ptx::pin(sum);
+      ptx::wgmma_fence();
+      issue_sum(query_tile(step));
+      queries_gradient(step, walk);
+      arrive(memory.q_empty[Ring::stage(step)]);
+      walk.advance();
+    }
+  }
+
+  __device__ __forceinline__ void run() {
+    const BackwardItem item = memory.item;
+    const int steps = (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
+#pragma unroll
+    for (int i = 0; i < tile.d / 2; i++) sum[i] = 0.f;
+    if (warpgroup == 0) {
+      if (steps > 0) walk_values(steps);
+    } else {
+      if (steps > 0) walk_keys(steps);
+      const float scale[2] = {params.score.scale, params.score.scale};
+      tile::scale_rows(sum, scale);
+    }
+    take_turn(part, -1);
+    // dK and dV are staged where K and V were, when nobody reads those any more.
+    ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::compute), 256);
+    const std::uint32_t staging = shared + (warpgroup == 0 ? offsetof(Shared, v) : offsetof(Shared, k));
+    tile::store_accumulator<Element, 64, tile.d>(sum, staging, 16 * (threadIdx.x / 32 % 4));
+    ptx::fence_proxy_async();
+    meet();
+    if (threadIdx.x % 128 == 0) {
+      store_keys<64, tile.d>(warpgroup == 0 ? params.source.dv : params.source.dk, staging, item);
+      ptx::tma_store_commit();
+      ptx::tma_store_wait<0>();  // the copy engine reads this block's shared memory until then
+    }
+  }
+};
+
+}  // namespace fattn::gpu::sm90

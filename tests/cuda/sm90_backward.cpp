@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "cuda/sm90/backward_plan.hpp"
+#include "fattn/fattn.hpp"
+#include "verify/random.hpp"
+
+// The host's half of the sm90 backward rows, and the arithmetic that it shares with the kernel. No GPU is needed.
+namespace fattn::gpu::sm90 {
+namespace {
+
+constexpr const char* kRow = "sm90_backward_bf16_d128_band";
+constexpr BackwardRow kPlanned{DType::bf16, backward_tile(DType::bf16, 128, 128), 0};
+
+Problem example() { return parse_problem("bwd b2 hq8 hk2 sq300 sk400 d128 bf16 causal"); }
+
+std::string refusal(const Problem& problem, const Device& device = h100()) {
+  try {
+    plan(problem, device, kRow);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status(), Status::unsupported) << error.what();
+    return error.what();
+  }
+  return "accepted";
+}
+
+// Bands that the row accepts: no chunk with a negative right limit.
+Band random_band(verify::Random& random) {
+  for (;;) {
+    BandLimits limits;
+    if (random.between(0, 1)) limits.left = static_cast<int>(random.between(0, 400));
+    if (random.between(0, 1)) limits.right = static_cast<int>(random.between(0, 400));
+    if (random.between(0, 3) == 0) limits.right = 0;
+    if (random.between(0, 3) == 0) limits.chunk = static_cast<int>(random.between(1, 300));
+    limits.top_left = random.between(0, 3) == 0;
+    const Band band =
+        Band::of(limits, static_cast<int>(random.between(1, 500)), static_cast<int>(random.between(1, 900)));
+    if (band.chunk == 0 || band.right >= 0) return band;
+  }
+}
+
+TEST(Sm90BackwardWalk, MeetsEveryPairAndMasksWhatItMust) {
+  verify::Random random(1);
+  for (int round = 0; round < 200; ++round) {
+    const Band band = random_band(random);
+    const int m = random.between(0, 1) ? 128 : 64, n = 128;
+    for (int key = 0; key < band.seqlen_k; key += n) {
+      const TileRange tiles = BackwardSchedule::query_tiles(band, key, m, n);
+      ASSERT_LE(tiles.begin, tiles.interior_begin);
+      ASSERT_LE(tiles.interior_end, tiles.end);
+      for (int k = key; k < key + n; ++k) {
+        const Interval queries = queries_of(band, k);
+        for (int query = 0; query < band.seqlen_q; ++query) {
+          const bool kept = k < band.seqlen_k && band.keep(query, k);
+          ASSERT_EQ(kept, query >= queries.begin && query < queries.end) << "key " << k << " query " << query;
+          const int tile = query / m;
+          if (kept) {
+            ASSERT_TRUE(tile >= tiles.begin && tile < tiles.end) << "a pair is missed";
+          }
+          if (tile >= tiles.interior_begin && tile < tiles.interior_end) {
+            ASSERT_TRUE(kept) << "an interior tile needs a mask";
+          }
+        }
+      }
+    }
+  }
+}
+
+// The turn of a query tile begins with the first key tile that Band::tiles names, and each passes it to the next: so
+// those that visit the tile must be that one and its successors, without a gap.
+TEST(Sm90BackwardWalk, TurnsPassFromKeyTileToKeyTile) {
+  verify::Random random(2);
+  for (int round = 0; round < 3000; ++round) {
+    const Band band = random_band(random);
+    const int m = random.between(0, 1) ? 128 : 64, n = 128;
+    for (int tile = 0; tile * m < band.seqlen_q; ++tile) {
+      int turn = band.tiles(tile * m, std::min(tile * m + m, band.seqlen_q), n).begin;
+      for (int key_tile = 0; key_tile * n < band.seqlen_k; ++key_tile) {
+        const TileRange queries = BackwardSchedule::query_tiles(band, key_tile * n, m, n);
+        if (tile < queries.begin || tile >= queries.end) continue;
+        ASSERT_EQ(turn, key_tile) << "left " << band.left << " right " << band.right << " chunk " << band.chunk << " "
+                                  << band.seqlen_q << " x " << band.seqlen_k << " tile " << tile;
+        ++turn;
+      }
+    }
+  }
+}
+
+TEST(Sm90BackwardWalk, EveryHeadOfAGroupInEitherDirection) {
+  const auto steps = [](int direction) {
+    BackwardItem item{};
+    item.head = 2;
+    item.direction = direction;
+    item.queries = {3, 3, 5, 5};
+    QueryWalk walk(item, 2);
+    std::vector<std::pair<int, int>> steps;
+    for (int step = 0; step < 4; ++step, walk.advance()) steps.emplace_back(walk.head, walk.tile);
+    return steps;
+  };
+  using Steps = std::vector<std::pair<int, int>>;
+  EXPECT_EQ(steps(-1), (Steps{{4, 4}, {4, 3}, {5, 4}, {5, 3}}));
+  EXPECT_EQ(steps(1), (Steps{{4, 3}, {4, 4}, {5, 3}, {5, 4}}));
+}
+
+TEST(Sm90BackwardSchedule, EveryItemOnceAndTheFirstKeysFirst) {
+  verify::Random random(3);
+  for (int round = 0; round < 100; ++round) {
+    const int heads = static_cast<int>(random.between(1, 9)), batch = static_cast<int>(random.between(1, 5));
+    const int tiles = static_cast<int>(random.between(1, 12));
+    const BackwardSchedule schedule{.items = tiles * heads * batch,
+                                    .key_tiles = tiles,
+                                    .section_heads = static_cast<int>(random.between(1, heads * batch)),
+                                    .heads = heads,
+                                    .batch = batch,
+                                    .direction = random.between(0, 1) ? 1 : -1};
+    const Band band = Band::of({}, 100, tiles * 128);
+    std::set<std::tuple<int, int, int>> seen;
+    std::map<std::pair<int, int>, int> next;
+    for (int index = 0; index < schedule.items; ++index) {
+      const BackwardItem item = schedule.item(index, band, 64, 128);
+      EXPECT_EQ(item.key, item.key_tile * 128);
+      EXPECT_TRUE(item.head >= 0 && item.head < heads && item.batch >= 0 && item.batch < batch);
+      EXPECT_TRUE(seen.insert({item.key, item.head, item.batch}).second) << "item " << index << " comes twice";
+      const int turn = next[{item.head, item.batch}]++;
+      EXPECT_EQ(item.key_tile, turn) << "a block waits for one that starts after it";
+    }
+  }
+}
+
+TEST(Sm90BackwardPlan, ForADescribedDevice) {
+  const Plan plan = fattn::plan(example(), h100());
+  EXPECT_EQ(plan.kernel(), kRow);
+  EXPECT_EQ(plan.launch_shape().grid, 2 * 2 * 4);
+  EXPECT_EQ(plan.launch_shape().threads, 384);
+  EXPECT_LE(plan.launch_shape().shared_memory_bytes, h100().shared_memory_per_block);
+  const std::size_t rows = 2 * 8 * 320;
+  EXPECT_EQ(plan.workspace_bytes(), rows * (128 + 2) * 4) << "fp32 dQ and two values a row";
+}
+
+TEST(Sm90BackwardPlan, WorkspaceIsLinear) {
+  for (const char* words : {"", " causal", " deterministic", " dout_strides=0,0,0,0"}) {
+    const auto bytes = [&](int seqlen) {
+      const std::string length = std::to_string(seqlen);
+      return fattn::plan(parse_problem("bwd hq4 hk2 sq" + length + " sk" + length + " d128 bf16" + words), h200(), kRow)
+          .workspace_bytes();
+    };
+    EXPECT_LE(bytes(1 << 20), 1024 * bytes(1 << 10)) << words;
+  }
+}
+
+TEST(Sm90BackwardPlan, AcceptsEveryBandAndHead) {
+  for (const char* text : {"", " causal", " window=100,0", " window=-1,7", " chunk=96", " causal window=64,0"})
+    for (const char* shape : {"hq8 hk8 sq300 sk400", "hq8 hk1 sq1 sk5000", "hq3 hk3 sq700 sk20", "hq2 hk2 sq9 sk0"})
+      for (const char* more : {"", " deterministic", " dlse", " sinks dsink", " dout_strides=0,0,0,0", " scale=-3"}) {
+        const Problem problem = parse_problem("bwd b2 " + std::string(shape) + " d128 bf16" + text + more);
+        EXPECT_EQ(fattn::plan(problem, h200()).kernel(), kRow) << to_string(problem);
+      }
+}
+
+TEST(Sm90BackwardPlan, RefusalsNameTheArgument) {
+  const auto expect = [](auto change, const char* words) {
+    Problem problem = example();
+    change(problem);
+    const std::string reason = refusal(problem);
+    EXPECT_NE(reason.find(words), std::string::npos) << reason;
+  };
+  expect([](Problem&) {}, "accepted");
+  expect([](Problem& p) { p.head_dim = 80; }, "head_dim = 80: this row has 128");
+  expect([](Problem& p) { p.head_dim_v = 64; }, "head_dim_v = 64: this row has 128");
+  expect([](Problem& p) { p.dtype = DType::fp16; }, "dtype = fp16: this row has bf16");
+  expect([](Problem& p) { p.out_dtype = DType::fp32; }, "out_dtype = fp32: this row has bf16");
+  expect([](Problem& p) { p.total_q = 600, p.total_k = 800; }, "cu_seqlens");
+  expect([](Problem& p) { p.seqused_k = true; }, "seqused");
+  expect([](Problem& p) { p.mask.documents = true; }, "documents");
+  expect([](Problem& p) { p.mask.prefix = true; }, "prefix");
+  expect([](Problem& p) { p.mask.block_sparse = {64, 64, false, false}; }, "block_sparse");
+  expect([](Problem& p) { p.score.softcap = 30; }, "softcap = 30");
+  expect([](Problem& p) { p.score.bias = Bias{}; }, "bias");
+  expect([](Problem& p) { p.score.alibi = Alibi::per_head; }, "alibi");
+  expect([](Problem& p) { p.dropout = 0.25; }, "dropout = 0.25");
+  expect([](Problem& p) { p.softmax_scale = 3e38; }, "softmax_scale = 3e+38");
+  expect([](Problem& p) { p.alignment = 8; }, "alignment = 8: this row needs 16");
+  expect([](Problem& p) { p.mask = causal_top_left() & chunk(64); }, "chunk = 64");
+  expect([](Problem& p) { p.strides.dk = Strides{.batch = 400 * 260, .seqlen = 260, .head = 128}; },
+         "strides.dk.seqlen = 260");
+  EXPECT_NE(refusal(example(), a100()).find("compute_capability = 80"), std::string::npos);
+}
+
+// dO of any strides is taken: where the copy engine does not take them, the kernel before makes a copy.
+TEST(Sm90BackwardPlan, CopiesDoutOnlyWhereItMust) {
+  const auto copies = [](Strides strides) {
+    Problem problem = example();
+    problem.strides.dout = strides;
+    EXPECT_EQ(refusal(problem), "accepted");
+    return plan_backward(kPlanned, problem, h100()).copy_dout;
+  };
+  EXPECT_FALSE(plan_backward(kPlanned, example(), h100()).copy_dout);
+  EXPECT_FALSE(copies({.batch = 300 * 1024, .seqlen = 128, .head = 300 * 128}));
+  EXPECT_TRUE(copies({.batch = 0, .seqlen = 0, .head = 0, .dim = 0}));
+  EXPECT_TRUE(copies({.batch = 300 * 1024, .seqlen = 0, .head = 128}));
+  EXPECT_TRUE(copies({.batch = 300 * 1028, .seqlen = 1028, .head = 128}));
+}
+
+TEST(Sm90BackwardPlan, SectionsShareTheCache) {
+  Problem problem = parse_problem("bwd b1 hq64 hk8 sq2048 sk2048 d128 bf16 causal");
+  const auto section = [&] { return plan_backward(kPlanned, problem, h200()).schedule.section_heads; };
+  EXPECT_LE(std::int64_t{section()} * 8 * 2048 * 1024, h200().l2_bytes);
+  EXPECT_GT(section(), 1);
+  problem.mask = full();
+  EXPECT_EQ(section(), 1) << "equal items: one head after the other";
+  problem.deterministic = true;
+  EXPECT_GT(section(), 1) << "blocks that take turns should not start with one another";
+  problem.seqlen_k = 0;
+  EXPECT_EQ(section(), 1);
+}
+
+}  // namespace
+}  // namespace fattn::gpu::sm90
