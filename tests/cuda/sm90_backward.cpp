@@ -100,9 +100,9 @@ TEST(Sm90BackwardWalk, EveryHeadOfAGroupInEitherDirection) {
     item.direction = direction;
     item.queries = {3, 3, 5, 5};
     QueryWalk walk(item, 2);
-    std::vector<std::pair<int, int>> steps;
-    for (int step = 0; step < 4; ++step, walk.advance()) steps.emplace_back(walk.head, walk.tile);
-    return steps;
+    std::vector<std::pair<int, int>> taken;
+    for (int step = 0; step < 4; ++step, walk.advance()) taken.emplace_back(walk.head, walk.tile);
+    return taken;
   };
   using Steps = std::vector<std::pair<int, int>>;
   EXPECT_EQ(steps(-1), (Steps{{4, 4}, {4, 3}, {5, 4}, {5, 3}}));
