@@ -53,7 +53,7 @@ std::string decline_scale(const Problem& problem) {
   return fmt::format("softmax_scale = {}: this row has magnitudes up to {}", softmax_scale(problem), FLT_MAX / 4);
 }
 
-// Empty, or why a tensor that only ordinary loads touch cannot be read 16 bytes at a time.
+// Can rows be read and written 16 bytes at a time?
 bool in_chunks(const TensorShape& tensor) { return tensor.strides.dim == 1 && decline_strides("", tensor).empty(); }
 
 std::int64_t padded_rows(const BackwardRow& row, const Problem& problem) {
@@ -71,6 +71,9 @@ std::string decline_sizes(const BackwardRow& row, const Problem& problem) {
   return {};
 }
 
+// Both ask for sums in a fixed order.
+bool takes_turns(const Problem& problem) { return problem.deterministic || problem.batch_invariant; }
+
 BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, const Device& device) {
   const int m = row.tile.m, n = row.tile.n;
   const Band band = band_of(problem);
@@ -81,13 +84,13 @@ BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, con
   const std::int64_t pairs = problem.heads_kv * problem.batch;
   schedule.items = static_cast<int>(schedule.key_tiles * pairs);
   schedule.section_heads = 1;
-  schedule.direction = problem.deterministic ? -1 : 1;
+  schedule.direction = takes_turns(problem) ? -1 : 1;
   if (schedule.items == 0) return schedule;
   // Key tiles that take equally long go head by head. Else as many heads go together as fit in 4/5 of the L2 cache, so
   // that the longest come first. So they do where blocks take turns: one that follows another then starts after it.
   const TileRange first = BackwardSchedule::query_tiles(band, 0, m, n);
   const TileRange last = BackwardSchedule::query_tiles(band, (schedule.key_tiles - 1) * n, m, n);
-  if (first.end - first.begin == last.end - last.begin && !problem.deterministic) return schedule;
+  if (first.end - first.begin == last.end - last.begin && !takes_turns(problem)) return schedule;
   const std::int64_t bytes = problem.heads_q / problem.heads_kv * problem.seqlen_q * row.tile.d * 8;
   const std::int64_t most = std::numeric_limits<int>::max() / schedule.key_tiles;
   schedule.section_heads =
@@ -160,7 +163,7 @@ BackwardPlan plan_backward(const BackwardRow& row, const Problem& problem, const
   plan.keys_begin = band.visible(0).begin;
   const bool some = std::int64_t{band.left} + band.right >= 0;  // else every interval is empty
   plan.keys_end = some ? std::max(band.visible(band.seqlen_q - 1).end, plan.keys_begin) : plan.keys_begin;
-  plan.deterministic = problem.deterministic;
+  plan.deterministic = takes_turns(problem);
   const TensorShape dout = shape_of(problem, Operand::dout);
   const bool expanded = (dout.batch > 1 && dout.strides.batch == 0) || (dout.rows > 1 && dout.strides.seqlen == 0) ||
                         (dout.heads > 1 && dout.strides.head == 0);
