@@ -58,8 +58,10 @@ class CInterface(unittest.TestCase):
     def test_problem_text_reads_what_the_library_prints(self):
         for path in sorted((SOURCE / "bench/cases").glob("*.txt")):
             for line in problem_text.read_cases(path):
-                printed = self.library.canonical(line.partition("|")[0])
-                self.assertEqual(problem_text.parse(printed), problem_text.parse(line), line)
+                problem = line.partition("|")[0]
+                printed = self.library.canonical(problem)
+                again = problem if path.stem.endswith("_check") else line  # check lists draw data that is not timed
+                self.assertEqual(problem_text.parse(printed), problem_text.parse(again), line)
 
     def test_flops_agree(self):
         for line in (
