@@ -231,7 +231,7 @@ def bind_all(text, problem, data, want, impls, options, library):
     for impl in impls:
         try:
             if impl == "fattn":
-                call = FattnCall(data, text, library, options.device)
+                call = FattnCall(data, text, library, options.library_device)
             else:
                 call = impls[impl][0](data)
             call.run()
@@ -318,6 +318,7 @@ def main(arguments=None):
     parser.add_argument("problems", nargs="+", help="case files, or problem lines")
     parser.add_argument("--library", help="libfattn.so; without it only the peers are timed")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="cpu: threads of every implementation; default: all")
     parser.add_argument("--impls", help="comma separated; default: all that are here")
     parser.add_argument("--only", choices=DIRECTIONS, help="only forward or only backward problems")
     parser.add_argument("--samples", type=int, default=7)
@@ -330,6 +331,12 @@ def main(arguments=None):
     begin = time.monotonic()
     now = datetime.datetime.now(datetime.timezone.utc)
     options.run, options.date, options.commit = f"{now:%Y%m%dT%H%M%SZ}", f"{now:%Y-%m-%d}", commit_of(options.commit)
+    options.library_device = options.device
+    if options.threads is not None:
+        if options.device != "cpu" or options.threads < 1:
+            raise SystemExit(f"--threads = {options.threads}: at least 1, with --device cpu")
+        torch.set_num_threads(options.threads)
+        options.library_device = f"cpu:{options.threads}"
     options.device_name, options.wrong = device_name(options.device), []
     try:
         texts = [text for text in read_problems(options.problems) if options.only in (None, text.split()[0])]
