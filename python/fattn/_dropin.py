@@ -1,10 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the drop-in modules share."""
 
+from . import torch as door
+
+torch = door.torch
+
 
 def contiguous(*tensors):
     """As the originals do: a tensor whose last dimension is strided is laid out anew."""
     return [t if t is None or t.stride(-1) == 1 else t.contiguous() for t in tensors]
+
+
+def window(size):
+    """A pair of integers; the originals also take a tensor of two."""
+    return tuple(int(side) if isinstance(side, torch.Tensor) else side for side in size)
+
+
+def even(q, k, v, softmax_scale):
+    """On a GPU, head dims that are no multiple of 8 get columns of zeros, as in the original. Also the scale of the
+    head_dim that was, and what takes the columns away from the output."""
+    d, dv = q.shape[-1], v.shape[-1]
+    if not q.is_cuda or (d % 8 == 0 and dv % 8 == 0):
+        return q, k, v, softmax_scale, lambda out: out
+    wider = lambda tensor: torch.nn.functional.pad(tensor, (0, -tensor.shape[-1] % 8))
+    scale = d**-0.5 if softmax_scale is None else softmax_scale
+    return wider(q), wider(k), wider(v), scale, lambda out: out[..., :dv]
 
 
 def refuse(function, **arguments):

@@ -7,8 +7,10 @@
 -inf for rows that see no key. num_splits, pack_gqa and sm_margin tune the original's kernels and change nothing here."""
 
 from . import torch as door
-from ._dropin import contiguous, refuse, refuse_function, split_packed
+from ._dropin import contiguous, even, refuse, refuse_function, split_packed, window
 from .torch import attention, attention_varlen
+
+torch = door.torch
 
 __all__ = [
     "flash_attn_combine",
@@ -24,8 +26,10 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
                     window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
                     deterministic=False, sm_margin=0, return_attn_probs=False):
     refuse("flash_attn_func", qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
-    return attention(*contiguous(q, k, v), softmax_scale=softmax_scale, causal=causal, window=tuple(window_size),
-                     chunk=attention_chunk, softcap=softcap, deterministic=deterministic, return_lse=return_attn_probs)
+    q, k, v, softmax_scale, narrow = even(*contiguous(q, k, v), softmax_scale)
+    result = attention(q, k, v, softmax_scale=softmax_scale, causal=causal, window=window(window_size),
+                       chunk=attention_chunk, softcap=softcap, deterministic=deterministic, return_lse=return_attn_probs)
+    return (narrow(result[0]), result[1]) if return_attn_probs else narrow(result)
 
 
 def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None,
@@ -33,10 +37,12 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                            v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1,
                            pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False):
     refuse("flash_attn_varlen_func", qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
-    return attention_varlen(*contiguous(q, k, v), cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k,
-                            seqused_q=seqused_q, seqused_k=seqused_k, softmax_scale=softmax_scale, causal=causal,
-                            window=tuple(window_size), chunk=attention_chunk, softcap=softcap,
-                            deterministic=deterministic, return_lse=return_attn_probs)
+    q, k, v, softmax_scale, narrow = even(*contiguous(q, k, v), softmax_scale)
+    result = attention_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=seqused_q,
+                              seqused_k=seqused_k, softmax_scale=softmax_scale, causal=causal,
+                              window=window(window_size), chunk=attention_chunk, softcap=softcap,
+                              deterministic=deterministic, return_lse=return_attn_probs)
+    return (narrow(result[0]), result[1]) if return_attn_probs else narrow(result)
 
 
 def flash_attn_qkvpacked_func(qkv, softmax_scale=None, causal=False, q_descale=None, k_descale=None, v_descale=None,
@@ -58,7 +64,15 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
 
 
 def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
-    refuse_function("flash_attn_combine (out_partial)", "flash_attn_func, which never splits")
+    """Partial results over disjoint keys as one: out_partial (splits, batch, seqlen, heads, head_dim) with lse_partial
+    (splits, batch, seqlen, heads), or both without batch, in plain PyTorch. Returns out and lse fp32."""
+    if out_partial.shape[:-1] != lse_partial.shape or lse_partial.dim() not in (3, 4):
+        raise ValueError(f"lse_partial has shape {tuple(lse_partial.shape)}; nearest: {tuple(out_partial.shape[:-1])}")
+    lse = torch.logsumexp(lse_partial.float(), dim=0)
+    share = torch.exp(lse_partial.float() - lse.masked_fill(lse == -float("inf"), 0.0))
+    merged = torch.einsum("n...,n...d->...d", share, out_partial.float())
+    merged = merged.to(out.dtype if out is not None else out_dtype or out_partial.dtype)
+    return (merged if out is None else out.copy_(merged)), lse
 
 
 def get_scheduler_metadata(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, num_heads_kv, headdim, cache_seqlens,

@@ -4,8 +4,9 @@
     fattn.hf.register()
     model = AutoModelForCausalLM.from_pretrained(..., attn_implementation="fattn")
 
-Causal and sliding-window masks are never stored, padded batches are computed without their padding. Other masks (packed
-position ids, prefixes, chunks) are boolean, as for "sdpa", and become a bias of the size of all pairs."""
+Causal and sliding-window masks are never stored, padded batches are computed without their padding, packed position ids
+as sequences of their own. Other masks (prefixes, chunks) are boolean, as for "sdpa", and become a bias of the size of all
+pairs."""
 
 import inspect
 from typing import Any, NamedTuple
@@ -24,6 +25,38 @@ class Band(NamedTuple):
 
     left: int = -1  # -1: to the first key
     keep: Any = None  # bool (batch, seqlen_k), or None
+    cu_seqlens: Any = None  # where packed sequences begin in (batch * seqlen), or None
+
+
+def _packed(function):
+    """(ids, left) of a mask function that keeps what is causal, in the window and of the same packed sequence; None of
+    any other one. transformers composes such functions out of its own, so their names and cells say what they do."""
+    ids, left, causal, rest = None, -1, False, [function]
+    while rest:
+        part = rest.pop()
+        cells = dict(zip(part.__code__.co_freevars, (cell.cell_contents for cell in part.__closure__ or ())))
+        name = part.__qualname__.partition(".")[0] if part.__module__ == masking_utils.__name__ else ""
+        if part is masking_utils.causal_mask_function:
+            causal = True
+        elif name == "and_masks":
+            rest.extend(cells["mask_functions"])
+        elif name == "remap_positions_for_packed_sequence":  # differences of positions within a sequence stay the same
+            rest.append(cells["mask_function"])
+        elif name == "sliding_window_overlay" and left < 0:
+            left = cells["sliding_window"] - 1
+        elif name == "packed_sequence_mask_function" and ids is None:
+            ids = cells["packed_sequence_mask"]
+        else:
+            return None
+    return (ids, left) if causal and ids is not None else None
+
+
+def _packed_band(ids, left, batch_size):
+    ids = ids.expand(batch_size, -1)
+    begins = torch.ones_like(ids, dtype=torch.bool)
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    begins = begins.flatten().nonzero().flatten()
+    return Band(left, None, torch.nn.functional.pad(begins, (0, 1), value=ids.numel()).int())
 
 
 def _mask(batch_size, q_length, kv_length, q_offset=0, kv_offset=0, mask_function=masking_utils.causal_mask_function,
@@ -42,10 +75,22 @@ def _mask(batch_size, q_length, kv_length, q_offset=0, kv_offset=0, mask_functio
         if keep is not None or local_size is not None:
             return Band(-1 if local_size is None else local_size - 1, keep)
         return None
+    if attention_mask is None and aligned and q_length == kv_length and not torch.compiler.is_compiling():
+        packed = _packed(mask_function)
+        if packed is not None:
+            return _packed_band(*packed, batch_size)
     return masking_utils.sdpa_mask(
         batch_size=batch_size, q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset,
         mask_function=mask_function, attention_mask=attention_mask, local_size=local_size,
         allow_is_causal_skip=allow_is_causal_skip and aligned and local_size is None, **kwargs)
+
+
+def _by_sequence(query, key, value, band, options):
+    """Packed sequences, each by itself."""
+    flat = [tensor.reshape(-1, *tensor.shape[2:]) for tensor in (query, key, value)]
+    longest = band.cu_seqlens.diff().max().item()
+    out = door.attention_varlen(*flat, band.cu_seqlens, band.cu_seqlens, longest, longest, **options)
+    return out.reshape(*query.shape[:2], *out.shape[1:])
 
 
 def _without_padding(query, key, value, band, options):
@@ -81,6 +126,8 @@ def _attention(module, query, key, value, attention_mask, dropout=0.0, scaling=N
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if isinstance(attention_mask, Band):
         options.update(causal=True, window=(attention_mask.left, -1))
+        if attention_mask.cu_seqlens is not None:
+            return _by_sequence(query, key, value, attention_mask, options), None
         if attention_mask.keep is not None:
             return _without_padding(query, key, value, attention_mask, options), None
     elif attention_mask is None:

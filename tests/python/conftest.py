@@ -2,22 +2,25 @@
 """The Python package, on the CPU or with --device cuda. What a machine lacks is skipped and counted.
 
 The CUDA kernels of one GPU do not serve every option, so that tests of the doors name the reference rows there (the
-fixture `rows`); test_hopper.py takes what plan() chooses."""
+fixture `rows`); test_torch_hopper.py and the tests in bfloat16 take what plan() chooses."""
 
 import importlib.util
 import os
 
 import pytest
 
-# Before jax is imported: enough devices of the CPU for shard_map. The tests of JAX run there.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
 REFERENCE = "cuda_reference_forward,cuda_reference_backward"
 
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", choices=["cpu", "cuda"], help="where tensors live")
+
+
+def pytest_configure(config):
+    # Before jax is imported: enough devices of the CPU for shard_map, and a GPU that PyTorch can share.
+    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("JAX_PLATFORMS", "cuda,cpu" if config.getoption("--device") == "cuda" else "cpu")
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -8,7 +8,7 @@ import pytest
 
 import fattn.jax as door
 
-ORACLE = "reference_forward_fp64,reference_backward_fp64"
+pytestmark = pytest.mark.usefixtures("rows")
 
 
 def random(*shapes, seed=0, dtype=jnp.float32):
@@ -140,6 +140,23 @@ def test_bfloat16_and_empty():
     assert out.dtype == jnp.bfloat16
     close(out.astype(jnp.float32), plain(*(x.astype(jnp.float32) for x in (q, k, v)), causal=True)[0], 2e-2)
     assert door.attention(q[:0], k[:0], v[:0]).shape == (0, 20, 4, 64)
+
+
+def test_rows_of_the_device_in_bfloat16(monkeypatch):
+    """What plan() chooses, without naming a row: on a GPU its own kernels."""
+    monkeypatch.delenv("FATTN_KERNEL", raising=False)
+    q, k, v, weight = random((2, 256, 4, 128), (2, 256, 2, 128), (2, 256, 2, 128), (2, 256, 4, 128), dtype=jnp.bfloat16)
+    wide = [x.astype(jnp.float32) for x in (q, k, v)]
+
+    def loss(function, q, k, v):
+        return (function(q, k, v) * weight.astype(jnp.float32)).sum()
+
+    ours = jax.jit(lambda q, k, v: door.attention(q, k, v, causal=True))
+    reference = lambda q, k, v: plain(q, k, v, causal=True)[0]
+    close(ours(q, k, v).astype(jnp.float32), reference(*wide), 2e-2)
+    grads = jax.jit(jax.grad(functools.partial(loss, ours), argnums=(0, 1, 2)))(q, k, v)
+    for actual, expected in zip(grads, jax.grad(functools.partial(loss, reference), argnums=(0, 1, 2))(*wide)):
+        close(actual.astype(jnp.float32), expected, 3e-2)
 
 
 def test_second_derivative_is_refused():

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 import fattn
 import plain_torch
+from conftest import REFERENCE
 from fattn import flash_attn_2 as fa2
 from fattn import flash_attn_3 as fa3
 from torch_support import close, qkv, random
@@ -141,13 +142,74 @@ def test_what_is_not_done_is_named(rows):
         "block_table": lambda: fa2.flash_attn_varlen_func(q[0], k[0], v[0], cu, cu, 4, 4, block_table=cu),
         "kvcache": lambda: fa2.flash_attn_with_kvcache(q, k, v),
         "k_cache": lambda: fa3.flash_attn_with_kvcache(q, k, v),
-        "combine": lambda: fa3.flash_attn_combine(q, q),
         "get_scheduler_metadata": lambda: fa3.get_scheduler_metadata(1, 8, 8, 2, 2, 32, cu),
-        "return_attn_probs": lambda: fa2.flash_attn_func(q, k, v, 0.1, return_attn_probs=True),
     }
     for name, call in calls.items():
         with pytest.raises(NotImplementedError, match=name):
             call()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_dropped_probabilities(device, packed):
+    """S_dmask has the probabilities by each row's largest, negative where dropped: with it the output is plain."""
+    if device == "cuda":
+        pytest.skip("no CUDA row has dropout yet")
+    q, k, v = random((90, 4, 32), (150, 2, 32), (150, 2, 32), device=device)
+    cu_q, cu_k = (torch.tensor(cu, dtype=torch.int32, device=device) for cu in ([0, 20, 20, 90], [0, 60, 75, 150]))
+    slopes = torch.rand(4, device=device)
+    options = dict(dropout_p=0.2, causal=True, window_size=torch.tensor([40, 3]), alibi_slopes=slopes, return_attn_probs=True)
+    torch.manual_seed(5)
+    if packed:
+        out, lse, scores = fa2.flash_attn_varlen_func(q, k, v, cu_q, cu_k, 70, torch.tensor(75), **options)
+        parts = [(slice(cu_q[b], cu_q[b + 1]), slice(cu_k[b], cu_k[b + 1]), b) for b in range(3)]
+        assert scores.shape == (3, 4, 70, 75)
+    else:
+        out, lse, scores = fa2.flash_attn_func(q[None], k[None], v[None], **options)
+        out, lse, parts = out[0], lse[0], [(slice(0, 90), slice(0, 150), 0)]
+        assert scores.shape == (1, 4, 90, 150)
+    dropped = visible = 0
+    for rows_of, keys_of, b in parts:
+        one = [t.detach()[s][None] for t, s in ((q, rows_of), (k, keys_of), (v, keys_of))]
+        eye = torch.eye(one[1].shape[1], device=device)[None, :, None].expand(1, -1, 2, -1)
+        weights = plain_torch.attention(*one[:2], eye, causal=True, window=(40, 3), alibi_slopes=slopes)[0][0].transpose(0, 1)
+        signed = scores[b, :, : weights.shape[1], : weights.shape[2]]
+        close(signed.abs(), (weights / weights.amax(-1, keepdim=True).clamp_min(1e-30)).float())
+        dropped += (signed[weights > 1e-6] < 0).sum().item()
+        visible += (weights > 1e-6).sum().item()
+        kept = weights * (signed >= 0) / 0.8
+        wanted = torch.einsum("hij,jhd->ihd", kept, one[2][0].repeat_interleave(2, dim=1).double())
+        close(out[rows_of], wanted)
+    assert abs(dropped / visible - 0.2) < 0.02
+
+
+def test_combine(device):
+    """Partial results over disjoint keys, some without any."""
+    q, k, v = qkv(2, 20, 90, 4, 2, 32, device=device)
+    pieces = [fattn.torch.attention(q, k[:, s], v[:, s], return_lse=True, kernel=REFERENCE if device == "cuda" else "")
+              for s in (slice(0, 30), slice(30, 31), slice(31, 90))]
+    outs = torch.stack([out for out, _ in pieces] + [torch.ones_like(pieces[0][0])])
+    lses = torch.stack([lse.transpose(1, 2) for _, lse in pieces] + [torch.full((2, 20, 4), -float("inf"), device=device)])
+    lses[:, 1, 3] = -float("inf")  # a row that no part has keys for
+    out, lse = fa3.flash_attn_combine(outs, lses)
+    wanted, wanted_lse = (t.detach() for t in plain_torch.attention(q, k, v))
+    wanted[1, 3], wanted_lse[1, :, 3] = 0.0, -float("inf")
+    close(out, wanted.float())
+    close(lse, wanted_lse.transpose(1, 2).float())
+    room = torch.empty_like(out, dtype=torch.bfloat16)
+    assert fa3.flash_attn_combine(outs, lses, room)[0] is room and torch.equal(room, out.bfloat16())
+    assert fa3.flash_attn_combine(outs, lses, out_dtype=torch.float16)[0].dtype is torch.float16
+    with pytest.raises(ValueError, match="lse_partial has shape"):
+        fa3.flash_attn_combine(outs, lses[:2])
+
+
+@pytest.mark.parametrize("module", [fa2, fa3])
+def test_head_dims_that_are_no_multiple_of_8(rows, module):
+    q, k, v = qkv(2, 40, 50, 4, 2, 59, device=rows, dtype=torch.float16)
+    out = module.flash_attn_func(q, k, v, causal=True)
+    wanted = plain_torch.attention(q, k, v, causal=True)[0]
+    close(out, wanted)
+    for actual, expected in zip(torch.autograd.grad(out.sum(), (q, k, v)), torch.autograd.grad(wanted.sum(), (q, k, v))):
+        close(actual, expected)
 
 
 @pytest.mark.parametrize("options", [
