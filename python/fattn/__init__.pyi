@@ -6,41 +6,41 @@ from numpy.typing import NDArray
 
 __version__: str
 
-Array = Any  # a NumPy array, or anything in host memory that speaks DLPack or the buffer protocol
-Window = tuple[int | None, int | None]
-Result = NDArray[Any] | tuple[NDArray[Any], ...]
+_Array = Any  # a NumPy array, or anything in host memory that speaks DLPack or the buffer protocol
+_Window = tuple[int | None, int | None]
+_Result = Any  # an array, or a tuple with what return_... asks for
 
 def attention(
-    q: Array, k: Array, v: Array, *, causal: bool = False, window: Window = (-1, -1),
+    q: _Array, k: _Array, v: _Array, *, causal: bool = False, window: _Window = (-1, -1),
     softmax_scale: float | None = None, softcap: float = 0.0, chunk: int = 0, causal_top_left: bool = False,
-    bias: Array | None = None, alibi_slopes: Array | None = None, sinks: Array | None = None,
-    seqused_q: Array | None = None, seqused_k: Array | None = None, document_q: Array | None = None,
-    document_k: Array | None = None, prefix: Array | None = None, deterministic: bool = False,
+    bias: _Array | None = None, alibi_slopes: _Array | None = None, sinks: _Array | None = None,
+    seqused_q: _Array | None = None, seqused_k: _Array | None = None, document_q: _Array | None = None,
+    document_k: _Array | None = None, prefix: _Array | None = None, deterministic: bool = False,
     batch_invariant: bool = False, return_lse: bool = False, return_max_logit: bool = False, threads: int = 0,
     kernel: str = "",
-) -> Result: ...
+) -> _Result: ...
 def attention_varlen(
-    q: Array, k: Array, v: Array, cu_seqlens_q: Array, cu_seqlens_k: Array, max_seqlen_q: int, max_seqlen_k: int, *,
-    causal: bool = False, window: Window = (-1, -1), softmax_scale: float | None = None, softcap: float = 0.0,
-    chunk: int = 0, causal_top_left: bool = False, bias: Array | None = None, alibi_slopes: Array | None = None,
-    sinks: Array | None = None, seqused_q: Array | None = None, seqused_k: Array | None = None,
-    document_q: Array | None = None, document_k: Array | None = None, prefix: Array | None = None,
+    q: _Array, k: _Array, v: _Array, cu_seqlens_q: _Array, cu_seqlens_k: _Array, max_seqlen_q: int, max_seqlen_k: int, *,
+    causal: bool = False, window: _Window = (-1, -1), softmax_scale: float | None = None, softcap: float = 0.0,
+    chunk: int = 0, causal_top_left: bool = False, bias: _Array | None = None, alibi_slopes: _Array | None = None,
+    sinks: _Array | None = None, seqused_q: _Array | None = None, seqused_k: _Array | None = None,
+    document_q: _Array | None = None, document_k: _Array | None = None, prefix: _Array | None = None,
     deterministic: bool = False, batch_invariant: bool = False, return_lse: bool = False,
     return_max_logit: bool = False, threads: int = 0, kernel: str = "",
-) -> Result: ...
+) -> _Result: ...
 def attention_backward(
-    dout: Array, q: Array, k: Array, v: Array, out: Array, lse: Array, *, dlse: Array | None = None,
-    cu_seqlens_q: Array | None = None, cu_seqlens_k: Array | None = None, max_seqlen_q: int | None = None,
-    max_seqlen_k: int | None = None, causal: bool = False, window: Window = (-1, -1),
+    dout: _Array, q: _Array, k: _Array, v: _Array, out: _Array, lse: _Array, *, dlse: _Array | None = None,
+    cu_seqlens_q: _Array | None = None, cu_seqlens_k: _Array | None = None, max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None, causal: bool = False, window: _Window = (-1, -1),
     softmax_scale: float | None = None, softcap: float = 0.0, chunk: int = 0, causal_top_left: bool = False,
-    bias: Array | None = None, alibi_slopes: Array | None = None, sinks: Array | None = None,
-    seqused_q: Array | None = None, seqused_k: Array | None = None, document_q: Array | None = None,
-    document_k: Array | None = None, prefix: Array | None = None, deterministic: bool = False,
+    bias: _Array | None = None, alibi_slopes: _Array | None = None, sinks: _Array | None = None,
+    seqused_q: _Array | None = None, seqused_k: _Array | None = None, document_q: _Array | None = None,
+    document_k: _Array | None = None, prefix: _Array | None = None, deterministic: bool = False,
     batch_invariant: bool = False, return_dbias: bool = False, return_dsink: bool = False, threads: int = 0,
     kernel: str = "",
 ) -> tuple[NDArray[Any], ...]: ...
 def attention_map(
-    q: Array, k: Array, *, lse: Array | None = None, causal: bool = False, window: Window = (-1, -1),
+    q: _Array, k: _Array, *, lse: _Array | None = None, causal: bool = False, window: _Window = (-1, -1),
     softmax_scale: float | None = None, softcap: float = 0.0,
 ) -> NDArray[np.float64]: ...
 def explain(problem: str, device: str = "cpu", kernel: str = "") -> str: ...

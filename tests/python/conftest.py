@@ -24,7 +24,7 @@ def pytest_configure(config):
 
 
 def pytest_ignore_collect(collection_path, config):
-    needs = {"torch": "torch", "jax": "jax", "hf": "transformers"}
+    needs = {"torch": "torch", "jax": "jax", "hf": "transformers", "stubs": "mypy"}
     for word, package in needs.items():
         if f"test_{word}" in collection_path.name and importlib.util.find_spec(package) is None:
             config.stash.setdefault(_left_out, []).append(f"{collection_path.name} (no {package})")
