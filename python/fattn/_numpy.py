@@ -106,6 +106,8 @@ class _Call:
     """One problem on host arrays: the arrays, what is optional, and the plan."""
 
     def __init__(self, arrays, lengths, extras, options, threads):
+        if not isinstance(threads, int) or threads < 0:
+            raise ValueError(f"threads = {threads!r} must be at least 0 (all of the machine); nearest: 0")
         q = arrays["q"]
         self.arrays, self.extras, self.options, self.threads = arrays, dict(extras), options, threads
         self.dtype = q.dtype

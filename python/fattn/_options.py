@@ -20,18 +20,29 @@ def options(causal, causal_top_left, left, right, chunk, softmax_scale, softcap,
     """The same object for the same values. Values of a wrong type are refused by name."""
     # Equal keys must mean equal values for ever, which a 0-dim array does not promise.
     if softmax_scale is not None and type(softmax_scale) is not float:
-        softmax_scale = _real("softmax_scale", softmax_scale)
+        softmax_scale = real("softmax_scale", softmax_scale)
     if type(softcap) is not float:
-        softcap = _real("softcap", softcap)
+        softcap = real("softcap", softcap)
     return _options(causal, causal_top_left, left, right, chunk, softmax_scale, softcap, dropout, deterministic,
                     batch_invariant, kernel)
 
 
-def _real(name, value):
+def real(name, value):
     try:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} = {value!r} must be a number") from None
+
+
+def _flag(name, value):
+    if value is True or value is False:
+        return value
+    try:
+        if value == 0 or value == 1:
+            return bool(value)
+    except (TypeError, ValueError, RuntimeError):  # an array of many
+        pass
+    raise TypeError(f"{name} = {value!r} must be True or False")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -44,16 +55,16 @@ def _options(causal, causal_top_left, left, right, chunk, softmax_scale, softcap
         except TypeError:
             raise TypeError(f"{name} = {value!r} must be an integer") from None
     return _core.Options(
-        causal=bool(causal),
-        causal_top_left=bool(causal_top_left),
+        causal=_flag("causal", causal),
+        causal_top_left=_flag("causal_top_left", causal_top_left),
         window_left=integers["window[0]"],
         window_right=integers["window[1]"],
         chunk=integers["chunk"],
         softmax_scale=softmax_scale,
         softcap=softcap,
-        dropout=_real("dropout_p", dropout),
-        deterministic=bool(deterministic),
-        batch_invariant=bool(batch_invariant),
+        dropout=real("dropout_p", dropout),
+        deterministic=_flag("deterministic", deterministic),
+        batch_invariant=_flag("batch_invariant", batch_invariant),
         kernel=kernel,
     )
 

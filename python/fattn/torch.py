@@ -18,6 +18,7 @@ __all__ = ["attention", "attention_varlen", "scaled_dot_product_attention"]
 _CODES = {torch.float64: o.FP64, torch.float32: o.FP32, torch.bfloat16: o.BF16, torch.float16: o.FP16}
 if hasattr(torch, "float8_e4m3fn"):
     _CODES[torch.float8_e4m3fn] = o.E4M3
+_Tensor, _STRIDED = torch.Tensor, torch.strided
 _DEVICES = ("cpu", "cuda", "meta")
 
 # The optional arguments that both operators share, in the order of _core.Plan.run, then the scalars.
@@ -34,7 +35,9 @@ _LIBRARY.define(
     "backward(Tensor dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, bool need_dbias, "
     f"bool need_dsink, {_SHARED}) -> (Tensor dq, Tensor dk, Tensor dv, Tensor dbias, Tensor dsink)"
 )
-_TENSORS = 12  # tensors in _SHARED
+_NAMES = ("cu_seqlens_q", "cu_seqlens_k", "seqused_q", "seqused_k", "bias", "alibi_slopes", "sinks", "document_q",
+          "document_k", "prefix", "dropout_seed", "dropout_offset")
+_TENSORS = len(_NAMES)
 _BIAS, _ALIBI, _SINKS = 4, 5, 6
 
 
@@ -87,6 +90,26 @@ def _run(plan, index, addresses):
 
 def _refuse_device(device):
     raise ValueError(f"device = {device.type}: fattn computes on cpu and cuda; nearest: cpu")
+
+
+def _refuse_types(**values):
+    for name, value in values.items():
+        if not isinstance(value, _Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; nearest: a torch.Tensor")
+
+
+def _refuse_layout(**tensors):
+    for name, tensor in tensors.items():
+        if tensor.is_nested:
+            raise ValueError(f"{name} is nested; nearest: attention_varlen with {name}.values() and its offsets")
+        if tensor.layout is not _STRIDED:
+            raise ValueError(f"{name} has layout {tensor.layout}; nearest: {name}.to_dense()")
+
+
+def _length(name, value):
+    if value.numel() != 1:
+        raise ValueError(f"{name} has {value.numel()} elements; nearest: an integer, or a tensor of one element")
+    return int(value.item())
 
 
 def _side(name, tensor, dtype, index, shape=None):
@@ -352,9 +375,17 @@ def _seed(dropout_p, generator, device):
 
 def _call(q, k, v, tensors, lengths, causal, causal_top_left, window, chunk, softmax_scale, softcap, dropout_p,
           generator, deterministic, batch_invariant, return_lse, kernel):
+    if not (isinstance(q, _Tensor) and isinstance(k, _Tensor) and isinstance(v, _Tensor)):
+        _refuse_types(q=q, k=k, v=v)
+    if q.layout is not _STRIDED or k.layout is not _STRIDED or v.layout is not _STRIDED or q.is_nested or k.is_nested:
+        _refuse_layout(q=q, k=k, v=v)
     device = q.device.type
     if device not in _DEVICES:
         _refuse_device(q.device)
+    if tensors != _NO_ARRAYS:
+        for name, tensor in zip(_NAMES, tensors):
+            if tensor is not None and not isinstance(tensor, _Tensor):
+                _refuse_types(**{name: tensor})
     for name, tensor in (("k", k), ("v", v)):
         if tensor.device != q.device:
             raise ValueError(f"{name} is on {tensor.device} and q is on {q.device}; nearest: {q.device}")
@@ -364,7 +395,7 @@ def _call(q, k, v, tensors, lengths, causal, causal_top_left, window, chunk, sof
         tensors = (*tensors[:-2], *_seed(dropout_p, generator, q.device))
     left, right = o.two(window)
     if softmax_scale is not None and type(softmax_scale) is not float:
-        softmax_scale = float(softmax_scale)
+        softmax_scale = o.real("softmax_scale", softmax_scale)
     if torch.are_deterministic_algorithms_enabled():
         deterministic = True
     shared = (*tensors, *lengths, causal, causal_top_left, left, right, chunk, softmax_scale, softcap, dropout_p,
@@ -400,9 +431,9 @@ def attention_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seql
     of q. max_seqlen may be an integer or a tensor of one element. lse is (heads_q, total_q). Either side may be dense
     (batch, seqlen, heads, head_dim) with None for its cu_seqlens."""
     if isinstance(max_seqlen_q, torch.Tensor):
-        max_seqlen_q = max_seqlen_q.item()
+        max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
     if isinstance(max_seqlen_k, torch.Tensor):
-        max_seqlen_k = max_seqlen_k.item()
+        max_seqlen_k = _length("max_seqlen_k", max_seqlen_k)
     tensors = (cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, bias, alibi_slopes, sinks, document_q, document_k, prefix,
                None, None)
     return _call(q, k, v, tensors, (max_seqlen_q, max_seqlen_k), causal, causal_top_left, window, chunk, softmax_scale,

@@ -180,6 +180,8 @@ GOOD = random((2, 20, 4, 32), (2, 20, 2, 32), (2, 20, 2, 32))
     (ValueError, "bias of shape .* does not broadcast", GOOD, {"bias": np.zeros((3, 20, 20), np.float32)}),
     (NotImplementedError, "dtype = fp64", [x.astype(np.float64) for x in GOOD], {}),
     (ValueError, "nearest", GOOD, {"kernel": "cpu_avx3_forward"}),
+    (ValueError, "threads = -3 must be at least 0", GOOD, {"threads": -3}),
+    (TypeError, "causal = .no. must be True or False", GOOD, {"causal": "no"}),
 ])
 def test_bad_input(kind, text, arrays, options):
     with pytest.raises(kind, match=text):

@@ -285,14 +285,44 @@ def good(device):
     (TypeError, "seqused_k has dtype torch.int64", lambda q, k, v: (q, k, v), {"seqused_k": torch.tensor([3, 4])}),
     (ValueError, "is on meta", lambda q, k, v: (q, k.to("meta"), v), {}),
     (ValueError, "kernel", lambda q, k, v: (q, k, v), {"kernel": "no_such_row"}),
+    (TypeError, "softmax_scale = 'a' must be a number", lambda q, k, v: (q, k, v), {"softmax_scale": "a"}),
+    (TypeError, "causal = 'no' must be True or False", lambda q, k, v: (q, k, v), {"causal": "no"}),
+    (TypeError, r"window = 128 must be a pair", lambda q, k, v: (q, k, v), {"window": 128}),
+    (TypeError, "sinks is a list", lambda q, k, v: (q, k, v), {"sinks": [0.0] * 4}),
+    (ValueError, r"softcap = -1 must be 0", lambda q, k, v: (q, k, v), {"softcap": -1.0}),
+    (ValueError, r"dropout = 1 must be in \[0, 1\)", lambda q, k, v: (q, k, v), {"dropout_p": 1.0}),
+    (ValueError, r"bias of shape \(3, 20\) does not broadcast", lambda q, k, v: (q, k, v), {"bias": torch.zeros(3, 20)}),
+    (ValueError, "batch must be the same", lambda q, k, v: (q, k[:1], v[:1]), {}),
+    (ValueError, r"k has layout torch.sparse_coo; nearest: k.to_dense\(\)", lambda q, k, v: (q, k.to_sparse(), v), {}),
+    (ValueError, "head_dim = 2000 must be in", lambda q, k, v: (torch.zeros(1, 4, 1, 2000, device=q.device),) * 3, {}),
 ])
 @pytest.mark.parametrize("grad", [False, True])
 def test_bad_input(device, grad, kind, text, change, options):
     tensors = change(*good(device))
     if grad and tensors[0].is_floating_point():
         tensors = [t.requires_grad_() for t in tensors]
+    options = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in options.items()}
     with pytest.raises(kind, match=text):
         door.attention(*tensors, **options)
+
+
+@pytest.mark.parametrize("wrong", [[[1.0]], None, np.zeros((1, 4, 2, 16), np.float32)], ids=["list", "None", "array"])
+def test_what_is_no_tensor_is_refused(device, wrong):
+    q, k, v = good(device)
+    for name, tensors in (("q", (wrong, k, v)), ("v", (q, k, wrong))):
+        with pytest.raises(TypeError, match=f"{name} is a {type(wrong).__name__}; nearest: a torch.Tensor"):
+            door.attention(*tensors)
+
+
+def test_lengths_in_a_wrong_place(device):
+    q, k, v = (t[0] for t in good(device))
+    cu = torch.tensor([0, 8, 20], dtype=torch.int32, device=device)
+    with pytest.raises(ValueError, match="max_seqlen_q has 3 elements"):
+        door.attention_varlen(q, k, v, 12, 12, cu, cu)
+    with pytest.raises(TypeError, match="cu_seqlens_q is a list"):
+        door.attention_varlen(q, k, v, [0, 8, 20], cu, 12, 12)
+    with pytest.raises(TypeError, match="cu_seqlens_k has dtype torch.int64"):
+        door.attention_varlen(q, k, v, cu, cu.long(), 12, 12)
 
 
 def test_lengths_beyond_the_tensor_are_refused():
