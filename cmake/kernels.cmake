@@ -90,6 +90,9 @@ fattn_kernel(sm90  backward bf16   128  128  band  identity  dense   "dev;defaul
 fattn_kernel(sm90  backward bf16   256  256  band  identity  dense   "default")
 fattn_kernel(sm90  backward fp16   128  128  band  identity  dense   "default")
 fattn_kernel(sm90  backward fp16   256  256  band  identity  dense   "default")
+fattn_kernel(sm90  backward bf16   64   64   band  identity  varlen  "default")
+fattn_kernel(sm90  backward bf16   128  128  band  identity  varlen  "dev;default")
+fattn_kernel(sm90  backward bf16   256  256  band  identity  varlen  "default")
 
 fattn_row(cpu_amx_forward           CPU)
 fattn_row(cpu_amx_backward          CPU)

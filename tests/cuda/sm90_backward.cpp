@@ -17,7 +17,8 @@ namespace fattn::gpu::sm90 {
 namespace {
 
 constexpr const char* kRow = "sm90_backward_bf16_d128_band";
-constexpr BackwardRow kPlanned{DType::bf16, backward_tile(DType::bf16, 128, 128), 0};
+constexpr BackwardRow kPlanned{DType::bf16, backward_tile(DType::bf16, 128, 128), 0, false};
+constexpr BackwardRow kVarlen{DType::bf16, backward_tile(DType::bf16, 128, 128), 0, true};
 
 Problem example() { return parse_problem("bwd b2 hq8 hk2 sq300 sk400 d128 bf16 causal"); }
 
@@ -120,11 +121,10 @@ TEST(Sm90BackwardSchedule, EveryItemOnceAndTheFirstKeysFirst) {
                                     .heads = heads,
                                     .batch = batch,
                                     .direction = random.between(0, 1) ? 1 : -1};
-    const Band band = Band::of({}, 100, tiles * 128);
     std::set<std::tuple<int, int, int>> seen;
     std::map<std::pair<int, int>, int> next;
     for (int index = 0; index < schedule.items; ++index) {
-      const BackwardItem item = schedule.item(index, band, 64, 128);
+      const BackwardItem item = schedule.item(index, 128);
       EXPECT_EQ(item.key, item.key_tile * 128);
       EXPECT_TRUE(item.head >= 0 && item.head < heads && item.batch >= 0 && item.batch < batch);
       EXPECT_TRUE(seen.insert({item.key, item.head, item.batch}).second) << "item " << index << " comes twice";
@@ -172,8 +172,8 @@ TEST(Sm90BackwardPlan, RefusalsNameTheArgument) {
     EXPECT_NE(reason.find(words), std::string::npos) << reason;
   };
   expect([](Problem&) {}, "accepted");
-  expect([](Problem& p) { p.head_dim = 80; }, "head_dim = 80: this row has 128");
-  expect([](Problem& p) { p.head_dim_v = 64; }, "head_dim_v = 64: this row has 128");
+  expect([](Problem& p) { p.head_dim = 136; }, "head_dim = 136: this row has up to 128");
+  expect([](Problem& p) { p.head_dim_v = 60; }, "head_dim_v = 60: this row has multiples of 8; nearest: 64");
   expect([](Problem& p) { p.dtype = DType::fp16; }, "dtype = fp16: this row has bf16");
   expect([](Problem& p) { p.out_dtype = DType::fp32; }, "out_dtype = fp32: this row has bf16");
   expect([](Problem& p) { p.total_q = 600, p.total_k = 800; }, "cu_seqlens");
@@ -219,6 +219,73 @@ TEST(Sm90BackwardPlan, SectionsShareTheCache) {
   EXPECT_GT(section(), 1) << "blocks that take turns should not start with one another";
   problem.seqlen_k = 0;
   EXPECT_EQ(section(), 1);
+}
+
+// Every row of every sequence has a place of its own in the workspace, whole tiles each, and is found again.
+TEST(Sm90BackwardVarlen, QueryTilesOfPackedSequences) {
+  verify::Random random(7);
+  for (int round = 0; round < 200; ++round) {
+    const int batch = static_cast<int>(random.between(1, 12)), m = random.between(0, 1) ? 64 : 128;
+    std::vector<std::int32_t> cu_seqlens{0};
+    for (int i = 0; i < batch; ++i)
+      cu_seqlens.push_back(cu_seqlens.back() + static_cast<int>(random.between(0, 3) ? random.between(0, 400) : 0));
+    const int total = cu_seqlens.back() + static_cast<int>(random.between(0, 300));
+    const VarlenLengths lengths{batch, {cu_seqlens.data(), nullptr, total, 400}, {nullptr, nullptr, 0, 400}};
+    const int tiles = total / m + batch + 1;
+    std::set<int> rows;
+    for (int tile = 0; tile < tiles; ++tile) {
+      const QueryRows at = query_rows(lengths, 0, tile, m);
+      ASSERT_GE(at.first, 0);
+      ASSERT_EQ(at.first % m, 0);
+      for (int row = at.first; row < std::min(at.first + m, at.sequence.rows); ++row)
+        ASSERT_TRUE(rows.insert(at.sequence.begin + row).second) << "row comes twice";
+    }
+    ASSERT_EQ(rows.size(), static_cast<std::size_t>(total)) << "rows behind the last sequence have a place too";
+  }
+}
+
+TEST(Sm90BackwardVarlen, TheListHoldsTheKeyTilesOfAnyLengths) {
+  verify::Random random(8);
+  for (int round = 0; round < 100; ++round) {
+    const int batch = static_cast<int>(random.between(1, 20));
+    std::vector<std::int32_t> cu_seqlens{0};
+    for (int i = 0; i < batch; ++i) cu_seqlens.push_back(cu_seqlens.back() + static_cast<int>(random.between(0, 700)));
+    const int total = cu_seqlens.back() + static_cast<int>(random.between(0, 300));
+    const VarlenLengths lengths{batch, {nullptr, nullptr, 0, 700}, {cu_seqlens.data(), nullptr, total, 700}};
+    std::int64_t tiles = (rows_behind(lengths.k, batch).rows + 127) / 128;
+    for (int i = 0; i < batch; ++i) tiles += (sequence_rows(lengths.k, i).rows + 127) / 128;
+    EXPECT_LE(tiles, key_list_capacity(lengths, 128));
+  }
+}
+
+TEST(Sm90BackwardVarlen, PlansForPackedAndUsedLengths) {
+  for (const char* shape :
+       {"sq700 sk700 tq1500 tk1600", "sq700 sk700 seqused=qk", "sq700 sk700 tq1500", "sq1 sk700 tk900 seqused=k"})
+    for (const char* more :
+         {"", " causal", " window=100,0", " deterministic", " sinks dsink dlse", " dout_strides=0,0,0,0"}) {
+      const Problem problem = parse_problem("bwd b3 hq4 hk2 d128 bf16 " + std::string(shape) + more);
+      EXPECT_EQ(plan(problem, h200()).kernel(), std::string(kRow) + "_varlen") << to_string(problem);
+    }
+  const BackwardPlan packed =
+      plan_backward(kVarlen, parse_problem("bwd b8 hq4 hk2 sq1000 sk1000 tq5000 tk6000 d128 bf16 causal"), h200());
+  EXPECT_EQ(packed.query_tiles, 5000 / 64 + 8 + 1);
+  EXPECT_EQ(packed.capacity, 6000 / 128 + 8 + 1);
+  EXPECT_EQ(packed.schedule.items, packed.capacity * 2);
+  EXPECT_GE(packed.workspace.bytes, packed.workspace.tiles + packed.capacity * sizeof(WorkTile));
+  const BackwardPlan none =
+      plan_backward(kVarlen, parse_problem("bwd b3 hq4 hk2 sq100 sk1 tq200 tk0 d128 bf16"), h200());
+  EXPECT_EQ(none.schedule.items, 0) << "there is no key to write a gradient of";
+}
+
+TEST(Sm90BackwardPlan, HeadDimsBetweenTakeTheNextTile) {
+  const auto row = [](const char* dims) {
+    return fattn::plan(parse_problem("bwd hq2 sq300 bf16 " + std::string(dims)), h200()).kernel();
+  };
+  EXPECT_EQ(row("d8"), "sm90_backward_bf16_d64_band");
+  EXPECT_EQ(row("d72"), "sm90_backward_bf16_d128_band");
+  EXPECT_EQ(row("d64 dv128"), "sm90_backward_bf16_d128_band");
+  EXPECT_EQ(row("d192 dv128"), "sm90_backward_bf16_d256_band");
+  EXPECT_EQ(row("d136"), "sm90_backward_bf16_d256_band");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "cuda/sm90/backward_load.cuh"
 #include "cuda/sm90/backward_params.hpp"
 #include "cuda/sm90/backward_store.cuh"
+#include "cuda/sm90/backward_varlen.cuh"
 #include "cuda/sm90/backward_wide.cuh"
 
 // The backward kernel for Hopper. Read next: backward_config.hpp (shapes), backward_schedule.hpp (work),
@@ -39,10 +40,10 @@ __device__ __forceinline__ void init_barriers(Shared& memory) {
 
 // Blocks that take turns must be numbered in the order in which they start: an earlier one never waits for a later one.
 template <class Traits>
-__device__ __forceinline__ BackwardItem item_of_block(const typename Traits::Params& params) {
+__device__ __forceinline__ BackwardItem item_of_block(const typename Traits::Params& params,
+                                                      typename Traits::Source::Place& place) {
   const int index = params.rows.turns == nullptr ? blockIdx.x : atomicAdd(params.rows.ticket, 1);
-  const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
-  return params.schedule.item(index, mask, Traits::tile.m, Traits::tile.n);
+  return find_item<Traits::tile>(params.source, params, place, index);
 }
 
 // A block has one tile of keys. Warpgroup 0 loads, and adds dQ to memory; each of the others owns 64 keys.
@@ -57,9 +58,11 @@ __global__ void __launch_bounds__(Traits::tile.threads(), 1)
 
   if (threadIdx.x == 0) {
     init_barriers<tile>(memory);
-    memory.item = item_of_block<Traits>(params);
+    memory.item = item_of_block<Traits>(params, memory.place);
   }
   __syncthreads();
+  if constexpr (Traits::Source::kVarlen)
+    if (memory.item.key < 0) return;  // there are fewer tiles than there could be
 
   if (warpgroup == 0) {
     ptx::setmaxnreg_dec<tile.load_registers>();

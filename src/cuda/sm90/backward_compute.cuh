@@ -131,7 +131,7 @@ struct BackwardCompute {
   __device__ __forceinline__ void mask(int query_tile) {
     int key = memory.item.key + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
     ptx::pin(key);  // what is rarely needed is not kept in registers
-    const auto bound = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+    const auto bound = bound_mask(params.source, params.mask, memory.place);
     const Interval queries[2] = {queries_of(bound, key), queries_of(bound, key + 8)};
     tile::mask_scores(scores, queries, query_tile * tile.m, 0.f);
   }
@@ -237,7 +237,7 @@ struct BackwardCompute {
     const BackwardItem item = memory.item;
     const int steps = (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
     if (threadIdx.x % 128 == 0) {
-      const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+      const auto mask = bound_mask(params.source, params.mask, memory.place);
       memory.own[warpgroup] = BackwardSchedule::query_tiles(mask, item.key + 64 * warpgroup, tile.m, 64);
     }
     ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::warps) + warpgroup, 128);
@@ -245,8 +245,11 @@ struct BackwardCompute {
     for (int i = 0; i < tile.d / 2; i++) dk[i] = dv[i] = 0.f;
 #pragma unroll
     for (int i = 0; i < tile.part_columns() / 2; i++) dq[i] = 0.f;
-    if (steps > 0) walk(steps);
-    BackwardStore<Traits>{params, shared, warpgroup}(item, dk, dv);
+    if (steps > 0) {
+      if constexpr (Traits::Source::kVarlen) clear_unseen_keys<Traits>(memory);
+      walk(steps);
+    }
+    BackwardStore<Traits>{params, memory, shared, warpgroup}(item, dk, dv);
   }
 };
 

@@ -45,8 +45,8 @@ constexpr BackwardTile backward_tile(DType dtype, int d, int dv) {
 inline constexpr int kScoreGradients = 3;
 
 // Shared memory of a block. Elements are 16-bit; the tiles are swizzled (tile/swizzle.cuh). After the last step dK and
-// dV are staged where K and V were.
-template <BackwardTile tile>
+// dV are staged where K and V were. `Place` is what is known of an item beside the item.
+template <BackwardTile tile, class Place>
 struct BackwardShared {
   using Element = std::uint16_t;
   static constexpr int kParts = tile.compute_warpgroups();
@@ -60,6 +60,7 @@ struct BackwardShared {
   alignas(16) float row_lse[tile.stages][tile.m];
   alignas(16) float row_delta[tile.stages][tile.m];
   BackwardItem item;
+  Place place;
   TileRange own[kParts];  // query tiles of each computing warpgroup's keys
   std::uint64_t k_full;
   std::uint64_t v_full;
@@ -73,7 +74,7 @@ struct BackwardShared {
 };
 
 // The same for wide heads.
-template <BackwardTile tile>
+template <BackwardTile tile, class Place>
 struct BackwardWideShared {
   using Element = std::uint16_t;
 
@@ -86,6 +87,7 @@ struct BackwardWideShared {
   alignas(16) float row_lse[tile.stages][tile.m];
   alignas(16) float row_delta[tile.stages][tile.m];
   BackwardItem item;
+  Place place;
   std::uint64_t k_full;
   std::uint64_t v_full;
   std::uint64_t q_full[tile.stages];  // with row_lse
@@ -97,17 +99,17 @@ struct BackwardWideShared {
   std::uint64_t weights_empty;
 };
 
-template <BackwardTile tile>
+template <BackwardTile tile, class Shared>
 constexpr bool check_wide_tile() {
   static_assert(tile.m == 64 && tile.n == 64, "the two warpgroups share 64 keys and walk over 64 queries at a time");
   static_assert(tile.d % 128 == 0, "each warpgroup has half of dQ's columns, of whole slices");
   static_assert((tile.d + 64 + 64 + 32) / 2 <= tile.compute_registers - 24,
                 "a sum, a product, dQ and a left operand live in registers, beside 24 for the rest");
-  static_assert(sizeof(BackwardWideShared<tile>) <= 227 * 1024, "a block has 227 KiB of shared memory");
+  static_assert(sizeof(Shared) <= 227 * 1024, "a block has 227 KiB of shared memory");
   return true;
 }
 
-template <BackwardTile tile>
+template <BackwardTile tile, class Shared>
 constexpr bool check_narrow_tile() {
   static_assert(tile.m % 64 == 0, "dQ is computed in parts of 64 rows");
   static_assert(tile.n % 64 == 0 && tile.n <= 192, "a computing warpgroup owns 64 keys; the loader serves three");
@@ -118,20 +120,20 @@ constexpr bool check_narrow_tile() {
   static_assert(tile.stages >= 2, "the next scores start before this step's queries are done");
   static_assert(tile.d + (tile.m + tile.part_columns() + tile.m / 2) / 2 <= tile.compute_registers - 24,
                 "dK, dV, S, dQ and P or dS live in registers, beside 24 for the rest");
-  static_assert(sizeof(BackwardShared<tile>) <= 227 * 1024, "a block has 227 KiB of shared memory");
+  static_assert(sizeof(Shared) <= 227 * 1024, "a block has 227 KiB of shared memory");
   return true;
 }
 
-template <BackwardTile tile>
+template <BackwardTile tile, class Shared>
 constexpr bool check_backward_tile() {
   // setmaxnreg moves registers inside what the block got at launch; a warpgroup that asks for more waits for ever.
   static_assert(tile.load_registers + tile.compute_warpgroups() * tile.compute_registers <=
                     (tile.compute_warpgroups() + 1) * (65536 / tile.threads() / 8 * 8),
                 "the warpgroups share the registers that the block is launched with");
   if constexpr (tile.wide) {
-    return check_wide_tile<tile>();
+    return check_wide_tile<tile, Shared>();
   } else {
-    return check_narrow_tile<tile>();
+    return check_narrow_tile<tile, Shared>();
   }
 }
 

@@ -25,6 +25,7 @@ struct fp16 {
 using band = tile::BandMask;
 using identity = PlainScore;
 using dense = DenseTensors;
+using varlen = VarlenTensors;
 template <class Type, BackwardTile tile, class Mask, class Score, class Source>
 using backward = BackwardTraits<Type, tile, Mask, Score, Source>;
 }  // namespace words
@@ -37,7 +38,7 @@ struct BackwardLaunch {
   static constexpr auto prepare_rows = backward_prepare<typename Traits::Element, tile.d, tile.m, tile.n, parts>;
   static constexpr auto finish_rows = backward_finish<typename Traits::Element, tile.d, tile.m, tile.n, parts>;
   static constexpr auto sum_sinks = backward_sink<tile.m>;
-  static constexpr BackwardRow row = {Traits::dtype, tile, sizeof(typename Traits::Shared)};
+  static constexpr BackwardRow row = {Traits::dtype, tile, sizeof(typename Traits::Shared), Traits::Source::kVarlen};
 
   static std::string decline(const Problem& problem, const Device& device) {
     return decline_backward(row, problem, device);
@@ -49,6 +50,7 @@ struct BackwardLaunch {
     load_kernel(device, "sm90 backward rows", prepare_rows, 0);
     load_kernel(device, "sm90 backward dQ", finish_rows, 0);
     load_kernel(device, "sm90 backward dSink", sum_sinks, 0);
+    if constexpr (Traits::Source::kVarlen) load_key_list(device);
     return launch_backward(row, problem, device);
   }
 
@@ -63,11 +65,15 @@ struct BackwardLaunch {
 
     const std::int64_t heads = rows.rows.heads_q, padded = std::int64_t{plan.query_tiles} * tile.m;
     const std::int64_t block_rows = kRowThreads / (tile.d / 8);
+    if constexpr (Traits::Source::kVarlen) before_backward(row, plan, rows, run);
     launch("sm90 backward rows", prepare_rows,
            blocks((padded * heads + block_rows - 1) / block_rows * rows.batch, kRowThreads), stream, rows);
     if (plan.schedule.items > 0) {
       typename Traits::Params params{};
-      params.source = dense_tensors(row, run.problem, plan, rows, run.buffers);
+      if constexpr (Traits::Source::kVarlen)
+        params.source = varlen_tensors(row, run.problem, plan, rows, run);
+      else
+        params.source = dense_tensors(row, run.problem, plan, rows, run.buffers);
       params.mask = {plan.limits};
       params.score = plan.score;
       params.schedule = plan.schedule;

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda/common/varlen.hpp"
+#include "cuda/common/work_list.hpp"
 #include "cuda/sm90/backward_config.hpp"
 #include "cuda/tile/mask.hpp"
 
@@ -20,6 +22,8 @@ struct PlainScore {
 // Dense tensors [batch, seqlen, heads, head_dim] of any strides that the copy engine takes. The maps have dimensions
 // (column, 1, row, head, batch), their boxes one slice of 64 columns.
 struct DenseTensors {
+  static constexpr bool kVarlen = false;
+  struct Place {};  // nothing to say of an item beside the item
   CUtensorMap q;
   CUtensorMap k;  // rows from first_key to the last key that some query sees: others read as zeros
   CUtensorMap v;
@@ -32,12 +36,36 @@ struct DenseTensors {
   int seqlen_k;
 };
 
-// What the kernels before, in the middle and after hand on. Query tiles are padded to whole ones.
+// Sequences of any length, dense or packed. Boxes of the maps end where a sequence ends (encode_ragged).
+struct VarlenTensors {
+  static constexpr bool kVarlen = true;
+  struct Place {
+    SequenceRows q;
+    SequenceRows k;
+    int keys_begin;  // keys that some query of the sequence sees
+    int keys_end;
+  };
+  CUtensorMap q;
+  CUtensorMap k;
+  CUtensorMap v;
+  CUtensorMap dout;
+  CUtensorMap dk;
+  CUtensorMap dv;
+  VarlenLengths lengths;
+  int heads_per_kv;
+  int section_rows;  // queries of a key head, with gradients and sums, that the L2 cache keeps
+  const WorkTile*
+      tiles;  // tiles of packed keys, those of a sequence in a row; null: each has as many as the schedule says
+  const int* tile_count;
+};
+
+// What the kernels before, in the middle and after hand on. Query tiles are padded to whole ones; packed sequences
+// follow each other, each from a tile of its own (query_rows in backward_rows.hpp).
 struct BackwardRows {
-  float* lse;    // [batch, heads_q, query_tiles, m], in powers of two; infinite: the row takes no part
-  float* delta;  // [batch, heads_q, query_tiles, m]: rowsum(dO * O) - dLSE
-  float* dq;     // [batch, heads_q, query_tiles, parts, 64 x part columns in the order of accumulators], fp32
-  int* turns;    // [batch, heads_q, query_tiles, parts]: the key tile whose turn it is to add; null: any order
+  float* lse;    // [batch or 1, heads_q, query_tiles, m], in powers of two; infinite: the row takes no part
+  float* delta;  // [batch or 1, heads_q, query_tiles, m]: rowsum(dO * O) - dLSE
+  float* dq;     // [batch or 1, heads_q, query_tiles, parts, 64 x part columns in the order of accumulators], fp32
+  int* turns;    // [batch or 1, heads_q, query_tiles, parts]: the key tile whose turn it is to add; null: any order
   int* ticket;   // [1]: blocks that have started; with turns only
   int heads_q;
   int query_tiles;
@@ -60,11 +88,12 @@ struct BackwardTraits {
   using Score = Score_;
   using Source = Source_;
   using Params = BackwardParams<Source, Mask, Score>;
-  using Shared = std::conditional_t<tile_.wide, BackwardWideShared<tile_>, BackwardShared<tile_>>;
+  using Shared = std::conditional_t<tile_.wide, BackwardWideShared<tile_, typename Source::Place>,
+                                    BackwardShared<tile_, typename Source::Place>>;
   static constexpr DType dtype = Type::dtype;
   static constexpr BackwardTile tile = tile_;
   static_assert(tile_.m > 0, "backward_tile() in backward_config.hpp has no tile for this row of cmake/kernels.cmake");
-  static_assert(check_backward_tile<tile_>());
+  static_assert(check_backward_tile<tile_, Shared>());
 };
 
 }  // namespace fattn::gpu::sm90

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "core/lower.hpp"
+#include "cuda/common/work_list.hpp"
 #include "cuda/device.hpp"
 #include "cuda/sm90/tensor_map.hpp"
 
@@ -22,8 +23,11 @@ TensorShape shape_of(const Problem& problem, Operand operand) {
   const bool keys = operand == Operand::k || operand == Operand::v || operand == Operand::dk || operand == Operand::dv;
   const bool values =
       operand == Operand::v || operand == Operand::dv || operand == Operand::o || operand == Operand::dout;
-  return {.batch = problem.batch,
-          .rows = keys ? problem.seqlen_k : problem.seqlen_q,
+  const auto total = keys ? problem.total_k : problem.total_q;
+  return {.batch = total ? 1 : problem.batch,
+          .rows = total  ? *total
+                  : keys ? problem.seqlen_k
+                         : problem.seqlen_q,
           .heads = keys ? problem.heads_kv : problem.heads_q,
           .columns = values ? head_dim_v(problem) : problem.head_dim,
           .strides = strides(problem, operand)};
@@ -33,9 +37,11 @@ Band band_of(const Problem& problem) {
   return Band::of(lower_band(problem.mask), static_cast<int>(problem.seqlen_q), static_cast<int>(problem.seqlen_k));
 }
 
-std::string decline_options(const Problem& problem) {
-  if (problem.total_q || problem.total_k) return "cu_seqlens: this row has dense batches";
-  if (problem.seqused_q || problem.seqused_k) return "seqused: this row has sequences of full length";
+std::string decline_options(const BackwardRow& row, const Problem& problem) {
+  if (!row.varlen) {
+    if (problem.total_q || problem.total_k) return "cu_seqlens: this row has dense batches";
+    if (problem.seqused_q || problem.seqused_k) return "seqused: this row has sequences of full length";
+  }
   if (problem.kv_cache) return "kv_cache: this row has dense keys and values";
   if (problem.mask.documents) return "mask = documents: this row has causal, causal_top_left, window, chunk";
   if (problem.mask.prefix) return "mask = prefix: this row has causal, causal_top_left, window, chunk";
@@ -56,15 +62,61 @@ std::string decline_scale(const Problem& problem) {
 // Can rows be read and written 16 bytes at a time?
 bool in_chunks(const TensorShape& tensor) { return tensor.strides.dim == 1 && decline_strides("", tensor).empty(); }
 
+// The keys that some query sees must be one interval: others are not read, so that NaN in them goes nowhere.
+std::string decline_holes(const Problem& problem) {
+  const BandLimits limits = lower_band(problem.mask);
+  if (limits.chunk == 0 || !limits.top_left) return {};
+  const bool known = !problem.total_q && !problem.total_k && !problem.seqused_q && !problem.seqused_k;
+  if (!known) return fmt::format("chunk = {} with causal_top_left: this row has them for dense batches", limits.chunk);
+  if (band_of(problem).right >= 0) return {};
+  return fmt::format(
+      "chunk = {} with causal_top_left and seqlen_q = {}, seqlen_k = {}: this row has seqlen_q >= seqlen_k",
+      limits.chunk, problem.seqlen_q, problem.seqlen_k);
+}
+
+std::string decline_head_dim(const char* name, std::int64_t value, int most) {
+  if (value > most) return fmt::format("{} = {}: this row has up to {}", name, value, most);
+  if (value % 8 != 0)
+    return fmt::format("{} = {}: this row has multiples of 8; nearest: {}", name, value, (value + 7) / 8 * 8);
+  return {};
+}
+
+// Tiles of queries of one head and one batch of the workspace, where packed sequences share one.
+std::int64_t query_tiles_of(const BackwardRow& row, const Problem& problem) {
+  if (problem.total_q) return *problem.total_q / row.tile.m + problem.batch + 1;
+  return (problem.seqlen_q + row.tile.m - 1) / row.tile.m;
+}
+
 std::int64_t padded_rows(const BackwardRow& row, const Problem& problem) {
-  return (problem.seqlen_q + row.tile.m - 1) / row.tile.m * row.tile.m * problem.heads_q * problem.batch;
+  return query_tiles_of(row, problem) * row.tile.m * problem.heads_q * (problem.total_q ? 1 : problem.batch);
+}
+
+VarlenLengths lengths_of(const Problem& problem, const Buffers& buffers) {
+  const auto side = [](const std::int32_t* cu_seqlens, const std::int32_t* seqused, std::optional<std::int64_t> total,
+                       std::int64_t seqlen) {
+    return SideLengths{cu_seqlens, seqused, static_cast<int>(total.value_or(0)), static_cast<int>(seqlen)};
+  };
+  return {static_cast<int>(problem.batch),
+          side(problem.total_q ? buffers.cu_seqlens_q : nullptr, problem.seqused_q ? buffers.seqused_q : nullptr,
+               problem.total_q, problem.seqlen_q),
+          side(problem.total_k ? buffers.cu_seqlens_k : nullptr, problem.seqused_k ? buffers.seqused_k : nullptr,
+               problem.total_k, problem.seqlen_k)};
+}
+
+// Tiles of keys of one head, of all sequences.
+std::int64_t key_tiles_of(const BackwardRow& row, const Problem& problem) {
+  if (problem.total_k) return *problem.total_k == 0 ? 0 : key_list_capacity(lengths_of(problem, {}), row.tile.n);
+  return (problem.seqlen_k + row.tile.n - 1) / row.tile.n * problem.batch;
 }
 
 std::string decline_sizes(const BackwardRow& row, const Problem& problem) {
   if (padded_rows(row, problem) >= kMostRows)
-    return fmt::format("batch * heads_q * seqlen_q = {}: this row has less than 2^31 in tiles of {}",
-                       problem.batch * problem.heads_q * problem.seqlen_q, row.tile.m);
-  const std::int64_t tiles = (problem.seqlen_k + row.tile.n - 1) / row.tile.n * problem.heads_kv * problem.batch;
+    return fmt::format("heads_q = {} with {} queries: this row has less than 2^31 in tiles of {}", problem.heads_q,
+                       problem.total_q.value_or(problem.batch * problem.seqlen_q), row.tile.m);
+  if (problem.total_q.value_or(0) >= kUnbounded || problem.total_k.value_or(0) >= kUnbounded)
+    return fmt::format("total_q = {}, total_k = {}: this row has less than 2^30", problem.total_q.value_or(0),
+                       problem.total_k.value_or(0));
+  const std::int64_t tiles = key_tiles_of(row, problem) * problem.heads_kv;
   if (tiles >= kMostRows / 2)
     return fmt::format("batch * heads_kv = {}: this row has less than 2^30 tiles of {} keys",
                        problem.batch * problem.heads_kv, row.tile.n);
@@ -74,6 +126,11 @@ std::string decline_sizes(const BackwardRow& row, const Problem& problem) {
 // Both ask for sums in a fixed order.
 bool takes_turns(const Problem& problem) { return problem.deterministic || problem.batch_invariant; }
 
+// Queries of a key head, with gradients and sums, that 4/5 of the L2 cache keeps.
+int section_rows(const BackwardRow& row, const Problem& problem, const Device& device) {
+  return static_cast<int>(device.l2_bytes * 4 / 5 / (problem.heads_q / problem.heads_kv * row.tile.d * 8));
+}
+
 BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, const Device& device) {
   const int m = row.tile.m, n = row.tile.n;
   const Band band = band_of(problem);
@@ -82,26 +139,26 @@ BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, con
   schedule.batch = static_cast<int>(problem.batch);
   schedule.key_tiles = static_cast<int>((problem.seqlen_k + n - 1) / n);
   const std::int64_t pairs = problem.heads_kv * problem.batch;
-  schedule.items = static_cast<int>(schedule.key_tiles * pairs);
+  schedule.items = static_cast<int>(key_tiles_of(row, problem) * problem.heads_kv);
   schedule.section_heads = 1;
   schedule.direction = takes_turns(problem) ? -1 : 1;
-  if (schedule.items == 0) return schedule;
+  if (schedule.items == 0 || problem.total_k) return schedule;
   // Key tiles that take equally long go head by head. Else as many heads go together as fit in 4/5 of the L2 cache, so
   // that the longest come first. So they do where blocks take turns: one that follows another then starts after it.
   const TileRange first = BackwardSchedule::query_tiles(band, 0, m, n);
   const TileRange last = BackwardSchedule::query_tiles(band, (schedule.key_tiles - 1) * n, m, n);
   if (first.end - first.begin == last.end - last.begin && !takes_turns(problem)) return schedule;
-  const std::int64_t bytes = problem.heads_q / problem.heads_kv * problem.seqlen_q * row.tile.d * 8;
   const std::int64_t most = std::numeric_limits<int>::max() / schedule.key_tiles;
-  schedule.section_heads =
-      static_cast<int>(std::clamp<std::int64_t>(device.l2_bytes * 4 / 5 / bytes, 1, std::min(pairs, most)));
+  schedule.section_heads = static_cast<int>(
+      std::clamp<std::int64_t>(section_rows(row, problem, device) / problem.seqlen_q, 1, std::min(pairs, most)));
   return schedule;
 }
 
 BackwardWorkspace workspace_of(const BackwardRow& row, const Problem& problem, bool deterministic, bool copy_dout) {
   const auto rows = static_cast<std::size_t>(padded_rows(row, problem));
   const std::size_t parts = rows / row.tile.m * row.tile.compute_warpgroups();
-  const auto elements = static_cast<std::size_t>(problem.batch * problem.seqlen_q * problem.heads_q) * row.tile.d;
+  const TensorShape dout = shape_of(problem, Operand::dout);
+  const auto elements = static_cast<std::size_t>(dout.batch * dout.rows * dout.heads * dout.columns);
   BackwardWorkspace workspace{};
   const auto take = [&](std::size_t bytes) {
     const std::size_t at = workspace.bytes;
@@ -114,12 +171,14 @@ BackwardWorkspace workspace_of(const BackwardRow& row, const Problem& problem, b
   workspace.turns = take(deterministic ? parts * sizeof(int) : 0);
   workspace.ticket = take(deterministic ? sizeof(int) : 0);
   workspace.dout = take(copy_dout ? elements * 2 : 0);
+  workspace.tiles = take(problem.total_k ? static_cast<std::size_t>(key_tiles_of(row, problem)) * sizeof(WorkTile) : 0);
+  workspace.tile_count = take(problem.total_k ? sizeof(int) : 0);
   return workspace;
 }
 
 RowTensor row_tensor(const Problem& problem, Operand operand, const void* data) {
   const TensorShape shape = shape_of(problem, operand);
-  return {const_cast<void*>(data), shape.strides, in_chunks(shape)};
+  return {const_cast<void*>(data), shape.strides, in_chunks(shape), static_cast<int>(shape.columns)};
 }
 
 }  // namespace
@@ -134,17 +193,12 @@ std::string decline_backward(const BackwardRow& row, const Problem& problem, con
     return fmt::format("dtype = {}: this row has {}", to_string(problem.dtype), to_string(row.dtype));
   if (output_dtype(problem) != row.dtype)
     return fmt::format("out_dtype = {}: this row has {}", to_string(output_dtype(problem)), to_string(row.dtype));
-  if (problem.head_dim != row.tile.d)
-    return fmt::format("head_dim = {}: this row has {}", problem.head_dim, row.tile.d);
-  if (head_dim_v(problem) != row.tile.d)
-    return fmt::format("head_dim_v = {}: this row has {}", head_dim_v(problem), row.tile.d);
-  if (std::string reason = decline_options(problem); !reason.empty()) return reason;
+  if (std::string reason = decline_head_dim("head_dim", problem.head_dim, row.tile.d); !reason.empty()) return reason;
+  if (std::string reason = decline_head_dim("head_dim_v", head_dim_v(problem), row.tile.d); !reason.empty())
+    return reason;
+  if (std::string reason = decline_options(row, problem); !reason.empty()) return reason;
   if (std::string reason = decline_scale(problem); !reason.empty()) return reason;
-  // The keys that some query sees must be one interval: others are not read, so that NaN in them goes nowhere.
-  if (const Band band = band_of(problem); band.chunk > 0 && band.right < 0)
-    return fmt::format(
-        "chunk = {} with causal_top_left and seqlen_q = {}, seqlen_k = {}: this row has seqlen_q >= seqlen_k",
-        band.chunk, problem.seqlen_q, problem.seqlen_k);
+  if (std::string reason = decline_holes(problem); !reason.empty()) return reason;
   if (problem.alignment < 16) return fmt::format("alignment = {}: this row needs 16", problem.alignment);
   for (const Operand operand : {Operand::q, Operand::k, Operand::v, Operand::dq, Operand::dk, Operand::dv})
     if (std::string reason = decline_strides(to_string(operand), shape_of(problem, operand)); !reason.empty())
@@ -159,7 +213,9 @@ BackwardPlan plan_backward(const BackwardRow& row, const Problem& problem, const
   plan.score = {.scale = static_cast<float>(softmax_scale(problem)),
                 .scale_log2 = static_cast<float>(softmax_scale(problem) * kLog2eDouble)};
   plan.schedule = schedule_of(row, problem, device);
-  plan.query_tiles = static_cast<int>((problem.seqlen_q + row.tile.m - 1) / row.tile.m);
+  plan.query_tiles = static_cast<int>(query_tiles_of(row, problem));
+  plan.capacity = problem.total_k ? static_cast<int>(key_tiles_of(row, problem)) : 0;
+  plan.section_rows = section_rows(row, problem, device);
   plan.keys_begin = band.visible(0).begin;
   const bool some = std::int64_t{band.left} + band.right >= 0;  // else every interval is empty
   plan.keys_end = some ? std::max(band.visible(band.seqlen_q - 1).end, plan.keys_begin) : plan.keys_begin;
@@ -211,29 +267,40 @@ BackwardRowParams row_params(const Problem& problem, const BackwardPlan& plan, c
   params.dsink = problem.dsink ? buffers.dsink : nullptr;
   params.limits = plan.limits;
   params.scale = plan.score.scale;
-  params.batch = static_cast<int>(problem.batch);
-  params.seqlen_q = static_cast<int>(problem.seqlen_q);
-  params.seqlen_k = static_cast<int>(problem.seqlen_k);
+  params.lengths = lengths_of(problem, buffers);
+  params.lse_layout = problem.total_q ? RowLayout{0, *problem.total_q}
+                                      : RowLayout{problem.heads_q * problem.seqlen_q, problem.seqlen_q};
+  params.batch = static_cast<int>(problem.total_q ? 1 : problem.batch);
   params.rows = backward_rows(problem, plan, workspace);
   return params;
 }
+
+namespace {
+
+// dO, or the copy of it.
+TensorShape dout_shape(const Problem& problem, const BackwardPlan& plan) {
+  TensorShape dout = shape_of(problem, Operand::dout);
+  if (plan.copy_dout)
+    dout.strides = {
+        .batch = dout.rows * dout.heads * dout.columns, .seqlen = dout.heads * dout.columns, .head = dout.columns};
+  return dout;
+}
+
+}  // namespace
 
 DenseTensors dense_tensors(const BackwardRow& row, const Problem& problem, const BackwardPlan& plan,
                            const BackwardRowParams& params, const Buffers& buffers) {
   DenseTensors source{};
   source.first_key = plan.keys_begin;
   source.heads_per_kv = static_cast<int>(problem.heads_q / problem.heads_kv);
-  source.seqlen_q = params.seqlen_q;
-  source.seqlen_k = params.seqlen_k;
+  source.seqlen_q = params.lengths.q.seqlen;
+  source.seqlen_k = params.lengths.k.seqlen;
   source.dk = encode(buffers.dk, row.dtype, shape_of(problem, Operand::dk), row.tile.n);
   source.dv = encode(buffers.dv, row.dtype, shape_of(problem, Operand::dv), row.tile.n);
   if (plan.keys_begin == plan.keys_end) return source;  // nothing is loaded
   source.q = encode(buffers.q, row.dtype, shape_of(problem, Operand::q), row.tile.m);
-  TensorShape dout = shape_of(problem, Operand::dout);
-  if (plan.copy_dout)
-    dout.strides = {
-        .batch = dout.rows * dout.heads * dout.columns, .seqlen = dout.heads * dout.columns, .head = dout.columns};
-  source.dout = encode(plan.copy_dout ? params.dout_copy : buffers.dout, row.dtype, dout, row.tile.m);
+  source.dout =
+      encode(plan.copy_dout ? params.dout_copy : buffers.dout, row.dtype, dout_shape(problem, plan), row.tile.m);
   const auto seen = [&](Operand operand, const void* data) {
     TensorShape shape = shape_of(problem, operand);
     const auto* first = static_cast<const char*>(data) + 2 * shape.strides.seqlen * plan.keys_begin;
@@ -243,6 +310,43 @@ DenseTensors dense_tensors(const BackwardRow& row, const Problem& problem, const
   source.k = seen(Operand::k, buffers.k);
   source.v = seen(Operand::v, buffers.v);
   return source;
+}
+
+VarlenTensors varlen_tensors(const BackwardRow& row, const Problem& problem, const BackwardPlan& plan,
+                             const BackwardRowParams& params, const Run& run) {
+  const Buffers& buffers = run.buffers;
+  const auto map = [&](Operand operand, const void* data, int rows) {
+    return encode_ragged(data, row.dtype, shape_of(problem, operand), rows);
+  };
+  VarlenTensors source{};
+  source.q = map(Operand::q, buffers.q, row.tile.m);
+  source.k = map(Operand::k, buffers.k, row.tile.n);
+  source.v = map(Operand::v, buffers.v, row.tile.n);
+  source.dk = map(Operand::dk, buffers.dk, row.tile.n);
+  source.dv = map(Operand::dv, buffers.dv, row.tile.n);
+  source.dout =
+      encode_ragged(plan.copy_dout ? params.dout_copy : buffers.dout, row.dtype, dout_shape(problem, plan), row.tile.m);
+  source.lengths = params.lengths;
+  source.heads_per_kv = static_cast<int>(problem.heads_q / problem.heads_kv);
+  source.section_rows = plan.section_rows;
+  if (plan.capacity > 0) {
+    const auto* const base = static_cast<const char*>(run.workspace.data);
+    source.tiles = reinterpret_cast<const WorkTile*>(base + plan.workspace.tiles);
+    source.tile_count = reinterpret_cast<const int*>(base + plan.workspace.tile_count);
+  }
+  return source;
+}
+
+void before_backward(const BackwardRow& row, const BackwardPlan& plan, const BackwardRowParams& params,
+                     const Run& run) {
+  if (plan.capacity == 0) return;
+  auto* const base = static_cast<char*>(run.workspace.data);
+  make_key_list({.lengths = params.lengths,
+                 .tile_keys = row.tile.n,
+                 .capacity = plan.capacity,
+                 .tiles = reinterpret_cast<WorkTile*>(base + plan.workspace.tiles),
+                 .count = reinterpret_cast<int*>(base + plan.workspace.tile_count)},
+                run.stream.cuda);
 }
 
 }  // namespace fattn::gpu::sm90

@@ -16,6 +16,7 @@ struct BackwardRow {
   DType dtype;
   BackwardTile tile;
   std::size_t shared_bytes;
+  bool varlen;  // VarlenTensors, else DenseTensors
 };
 
 // Where things lie in the workspace, in bytes; 0 long: absent.
@@ -26,6 +27,8 @@ struct BackwardWorkspace {
   std::size_t turns;
   std::size_t ticket;
   std::size_t dout;
+  std::size_t tiles;
+  std::size_t tile_count;
   std::size_t bytes;
 };
 
@@ -40,6 +43,8 @@ struct BackwardPlan {
   int keys_end;
   bool deterministic;
   bool copy_dout;  // dO has strides that the copy engine does not take
+  int capacity;    // of the list of key tiles; 0: there is none
+  int section_rows;
 };
 
 std::string decline_backward(const BackwardRow& row, const Problem& problem, const Device& device);
@@ -50,5 +55,9 @@ BackwardRows backward_rows(const Problem& problem, const BackwardPlan& plan, voi
 BackwardRowParams row_params(const Problem& problem, const BackwardPlan& plan, const Buffers& buffers, void* workspace);
 DenseTensors dense_tensors(const BackwardRow& row, const Problem& problem, const BackwardPlan& plan,
                            const BackwardRowParams& params, const Buffers& buffers);
+VarlenTensors varlen_tensors(const BackwardRow& row, const Problem& problem, const BackwardPlan& plan,
+                             const BackwardRowParams& params, const Run& run);
+// The list of key tiles, where there is one.
+void before_backward(const BackwardRow& row, const BackwardPlan& plan, const BackwardRowParams& params, const Run& run);
 
 }  // namespace fattn::gpu::sm90

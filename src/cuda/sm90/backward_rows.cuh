@@ -56,36 +56,39 @@ __global__ void __launch_bounds__(kRowThreads) backward_prepare(const __grid_con
   const int blocks = (padded * heads + block_rows - 1) / block_rows;
   const int batch = blockIdx.x / blocks, lane = threadIdx.x % lanes;
   const int index = (blockIdx.x - batch * blocks) * block_rows + threadIdx.x / lanes;
-  const int query = index / heads, head = index - query * heads;
-  const bool inside = query < params.seqlen_q;
+  const int padded_row = index / heads, head = index - padded_row * heads;
+  const QueryRows at = query_rows(params.lengths, batch, padded_row / m, m);
+  const int query = at.first + padded_row % m, buffer_row = at.sequence.begin + query;
+  const bool inside = padded_row < padded && query < at.sequence.used;
   uint4 o{}, dout{};
-  if (inside) {
-    o = load_chunk(params.o, row_of(params.o, batch, query, head), lane);
-    dout = load_chunk(params.dout, row_of(params.dout, batch, query, head), lane);
+  if (inside && 8 * lane < params.o.columns) {
+    o = load_chunk(params.o, row_of(params.o, at.sequence.batch, buffer_row, head), lane);
+    dout = load_chunk(params.dout, row_of(params.dout, at.sequence.batch, buffer_row, head), lane);
   }
   float sum = dot<Element>(o, dout);
 #pragma unroll
   for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-  if (query >= padded) return;
+  if (padded_row >= padded) return;
 
-  if (inside && params.dout_copy != nullptr) {
-    const long long row = (static_cast<long long>(batch) * params.seqlen_q + query) * heads + head;
-    static_cast<uint4*>(params.dout_copy)[row * lanes + lane] = dout;
+  if (inside && params.dout_copy != nullptr && 8 * lane < params.o.columns) {
+    const long long row =
+        (static_cast<long long>(at.sequence.batch) * params.lengths.q.seqlen + buffer_row) * heads + head;
+    static_cast<uint4*>(params.dout_copy)[row * (params.o.columns / 8) + lane] = dout;
   }
-  const int row = (batch * heads + head) * padded + query;
+  const int row = (batch * heads + head) * padded + padded_row;
   float4* const zeros = reinterpret_cast<float4*>(params.rows.dq) + static_cast<long long>(row) * (d / 4);
   zeros[lane] = zeros[lane + lanes] = make_float4(0.f, 0.f, 0.f, 0.f);
   if (lane == 0) {
-    const long long given = static_cast<long long>(batch * heads + head) * params.seqlen_q + query;
+    const long long given = params.lse_layout.at(at.sequence.batch, head, buffer_row);
     const float lse = inside ? params.lse[given] : -INFINITY;
     const bool some = lse != -INFINITY;  // else the row has no key: infinity makes every weight 0
     params.rows.lse[row] = some ? lse * kLog2e : INFINITY;
     params.rows.delta[row] = !some ? 0.f : params.dlse == nullptr ? sum : sum - params.dlse[given];
   }
   if (params.rows.turns == nullptr) return;
-  if (query % m == 0 && lane < parts) {
-    const Band mask = Band::of(params.limits, params.seqlen_q, params.seqlen_k);
-    const int first = mask.tiles(query, min_of(query + m, params.seqlen_q), n).begin;
+  if (padded_row % m == 0 && lane < parts) {
+    const Band mask = Band::of(params.limits, at.sequence.used, params.lengths.keys(at.index).used);
+    const int first = mask.tiles(query, min_of(query + m, at.sequence.used), n).begin;
     params.rows.turns[row / m * parts + lane] = first;
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *params.rows.ticket = 0;
@@ -99,6 +102,7 @@ __global__ void __launch_bounds__(kRowThreads) backward_finish(const __grid_cons
   const int row_blocks = params.rows.query_tiles * (m / 64);
   const int pair = blockIdx.x / row_blocks, first = (blockIdx.x - pair * row_blocks) * 64;
   const int batch = pair / params.rows.heads_q, head = pair - batch * params.rows.heads_q;
+  const QueryRows at = query_rows(params.lengths, batch, first / m, m);
   const float4* const sums =
       reinterpret_cast<const float4*>(params.rows.dq) + static_cast<long long>(blockIdx.x) * 16 * d;
 #pragma unroll
@@ -114,8 +118,10 @@ __global__ void __launch_bounds__(kRowThreads) backward_finish(const __grid_cons
 #pragma unroll
   for (int k = 0; k < 8 * d / kRowThreads; k++) {
     const int index = k * kRowThreads + threadIdx.x, row = index / (d / 8), chunk = index % (d / 8);
-    if (first + row >= params.seqlen_q) continue;
-    auto* const to = static_cast<std::uint16_t*>(params.dq.data) + row_of(params.dq, batch, first + row, head);
+    const int query = at.first + first % m + row;
+    if (query >= at.sequence.rows || 8 * chunk >= params.dq.columns) continue;
+    auto* const to = static_cast<std::uint16_t*>(params.dq.data) +
+                     row_of(params.dq, at.sequence.batch, at.sequence.begin + query, head);
     reinterpret_cast<uint4*>(to)[chunk] = *reinterpret_cast<const uint4*>(&rows[row][4 * chunk]);
   }
 }

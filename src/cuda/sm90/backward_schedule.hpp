@@ -13,6 +13,7 @@ struct BackwardItem {
   int key_tile;
   int head;  // of keys
   int batch;
+  int first_tile;     // of the sequence's queries in the workspace, for query head 0
   int direction;      // of its steps: 1 or -1
   TileRange queries;  // tiles in [interior_begin, interior_end) need no element mask
 };
@@ -27,9 +28,8 @@ struct BackwardSchedule {
   int batch;
   int direction;  // 1: an item walks from its first query tile to its last; -1: the other way
 
-  // `mask` is bound to the sequence, m and n are the sizes of tiles.
-  template <class BoundMask>
-  FATTN_HD BackwardItem item(int index, const BoundMask& mask, int m, int n) const {
+  // Where an item lies; n is the size of a tile of keys. Its queries are left to whoever knows the lengths.
+  FATTN_HD BackwardItem item(int index, int n) const {
     const int section_items = section_heads * key_tiles, section = index / section_items;
     const int rest = index - section * section_items, first = section * section_heads;
     const int here = min_of(section_heads, heads * batch - first);
@@ -40,14 +40,14 @@ struct BackwardSchedule {
     item.batch = pair / heads;
     item.head = pair - item.batch * heads;
     item.direction = direction;
-    item.queries = query_tiles(mask, item.key, m, n);
     return item;
   }
 
-  // Keys past the end weigh nothing, whatever the log-sum-exp is: a tile that holds some has no interior.
+  // `mask` is bound to the sequence, m and n are the sizes of tiles. Keys past the end weigh nothing, whatever the
+  // log-sum-exp is: a tile that holds some has no interior.
   template <class BoundMask>
   FATTN_HD static TileRange query_tiles(const BoundMask& mask, int key, int m, int n) {
-    if (mask.right < -mask.left) return {0, 0, 0, 0};  // no query sees a key
+    if (mask.right < -mask.left || key >= mask.seqlen_k) return {0, 0, 0, 0};  // no query sees a key
     TileRange range = mask.tiles_for(key, min_of(key + n, mask.seqlen_k), m);
     if (key + n > mask.seqlen_k) range.interior_end = range.interior_begin;
     return range;

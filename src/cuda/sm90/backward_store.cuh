@@ -9,7 +9,7 @@
 #include "cuda/ptx/mbarrier.cuh"
 #include "cuda/ptx/named_barrier.cuh"
 #include "cuda/ptx/tma.cuh"
-#include "cuda/sm90/backward_params.hpp"
+#include "cuda/sm90/backward_varlen.cuh"
 #include "cuda/sm90/barriers.hpp"
 #include "cuda/tile/fragment.cuh"
 
@@ -28,8 +28,7 @@ struct BackwardAdd {
   int part;
 
   __device__ __forceinline__ int index_of(const BackwardItem& item, const QueryWalk& walk) const {
-    const int head = item.batch * params.rows.heads_q + walk.head;
-    return (head * params.rows.query_tiles + walk.tile) * Shared::kParts + part;
+    return (item.first_tile + walk.head * params.rows.query_tiles + walk.tile) * Shared::kParts + part;
   }
 
   __device__ __forceinline__ void run() {
@@ -82,11 +81,13 @@ struct BackwardAdd {
 
 // A block's keys, slice by slice; those past the end are left out.
 template <int rows, int columns>
-__device__ __forceinline__ void store_keys(const CUtensorMap& map, std::uint32_t from, const BackwardItem& item) {
+__device__ __forceinline__ void store_keys(const CUtensorMap& map, std::uint32_t from, ptx::Box5 box) {
   using Rows = tile::SwizzledTile<rows, columns>;
 #pragma unroll
-  for (int slice = 0; slice < Rows::kSlices; slice++)
-    ptx::tma_store(&map, from + slice * Rows::kSliceBytes, {{64 * slice, 0, item.key, item.head, item.batch}});
+  for (int slice = 0; slice < Rows::kSlices; slice++) {
+    box.at[0] = 64 * slice;
+    ptx::tma_store(&map, from + slice * Rows::kSliceBytes, box);
+  }
 }
 
 // Writes dK and dV of a block, through the shared memory that held K and V.
@@ -97,6 +98,7 @@ struct BackwardStore {
   using Shared = typename Traits::Shared;
 
   const typename Traits::Params& params;
+  const Shared& memory;
   std::uint32_t shared;
   int warpgroup;
 
@@ -113,8 +115,9 @@ struct BackwardStore {
     ptx::fence_proxy_async();
     ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::compute), 128 * tile.compute_warpgroups());
     if (warpgroup == 0 && threadIdx.x % 128 == 0) {
-      store_keys<tile.n, tile.d>(params.source.dv, shared + offsetof(Shared, v), item);
-      store_keys<tile.n, tile.d>(params.source.dk, shared + offsetof(Shared, k), item);
+      const ptx::Box5 box = key_gradient_box(params.source, memory.place, item, tile.n);
+      store_keys<tile.n, tile.d>(params.source.dv, shared + offsetof(Shared, v), box);
+      store_keys<tile.n, tile.d>(params.source.dk, shared + offsetof(Shared, k), box);
       ptx::tma_store_commit();
       ptx::tma_store_wait<0>();  // the copy engine reads this block's shared memory until then
     }

@@ -72,8 +72,7 @@ struct BackwardWide {
 
   // The warpgroup's part of a query tile's sums.
   __device__ __forceinline__ int part_of(const QueryWalk& walk) const {
-    const int head = memory.item.batch * params.rows.heads_q + walk.head;
-    return (head * params.rows.query_tiles + walk.tile) * 2 + warpgroup;
+    return (memory.item.first_tile + walk.head * params.rows.query_tiles + walk.tile) * 2 + warpgroup;
   }
   __device__ __forceinline__ void meet() const {
     ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::warps) + warpgroup, 128);
@@ -135,7 +134,7 @@ struct BackwardWide {
     if (query_tile >= tiles.interior_begin && query_tile < tiles.interior_end) return;
     int key = memory.item.key + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
     ptx::pin(key);
-    const auto bound = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+    const auto bound = bound_mask(params.source, params.mask, memory.place);
     const Interval queries[2] = {queries_of(bound, key), queries_of(bound, key + 8)};
     tile::mask_scores(product, queries, query_tile * 64, 0.f);
   }
@@ -229,6 +228,8 @@ struct BackwardWide {
     const int steps = (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
 #pragma unroll
     for (int i = 0; i < tile.d / 2; i++) sum[i] = 0.f;
+    if constexpr (Traits::Source::kVarlen)
+      if (steps > 0) clear_unseen_keys<Traits>(memory);
     if (warpgroup == 0) {
       if (steps > 0) walk_values(steps);
     } else {
@@ -244,7 +245,8 @@ struct BackwardWide {
     ptx::fence_proxy_async();
     meet();
     if (threadIdx.x % 128 == 0) {
-      store_keys<64, tile.d>(warpgroup == 0 ? params.source.dv : params.source.dk, staging, item);
+      store_keys<64, tile.d>(warpgroup == 0 ? params.source.dv : params.source.dk, staging,
+                             key_gradient_box(params.source, memory.place, item, tile.n));
       ptx::tma_store_commit();
       ptx::tma_store_wait<0>();  // the copy engine reads this block's shared memory until then
     }

@@ -50,17 +50,11 @@ std::string decline_strides(std::string_view name, const TensorShape& tensor) {
 
 void load_encoder() { encoder(); }
 
-CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int group) {
-  const auto stride = [](std::int64_t extent, std::int64_t elements) {
-    return static_cast<cuuint64_t>(extent > 1 ? 2 * elements : 16);  // a stride that is never taken may be anything
-  };
-  const auto extent = [](std::int64_t value) { return static_cast<cuuint64_t>(value); };
-  const cuuint64_t extents[5] = {extent(tensor.columns), extent(group), extent(tensor.rows),
-                                 extent(tensor.heads / group), extent(tensor.batch)};
-  const cuuint64_t strides[4] = {stride(group, tensor.strides.head), stride(tensor.rows, tensor.strides.seqlen),
-                                 stride(tensor.heads / group, tensor.strides.head * group),
-                                 stride(tensor.batch, tensor.strides.batch)};
-  const cuuint32_t box[5] = {64, static_cast<cuuint32_t>(group), static_cast<cuuint32_t>(box_rows / group), 1, 1};
+namespace {
+
+// Extents, strides and box in elements, innermost dimension first.
+CUtensorMap encode_map(const void* data, DType dtype, const TensorShape& tensor, const cuuint64_t (&extents)[5],
+                       const cuuint64_t (&strides)[4], const cuuint32_t (&box)[5]) {
   const cuuint32_t every[5] = {1, 1, 1, 1, 1};
   const CUtensorMapDataType type =
       dtype == DType::fp16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
@@ -75,6 +69,35 @@ CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int
                     static_cast<int>(result), tensor.rows, tensor.strides.seqlen, tensor.heads, tensor.strides.head,
                     tensor.batch, tensor.strides.batch));
   return map;
+}
+
+// In bytes; a stride that is never taken may be anything.
+cuuint64_t stride_of(std::int64_t extent, std::int64_t elements) {
+  return static_cast<cuuint64_t>(extent > 1 ? 2 * elements : 16);
+}
+
+cuuint64_t extent_of(std::int64_t value) { return static_cast<cuuint64_t>(value); }
+
+}  // namespace
+
+CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int group) {
+  return encode_map(
+      data, dtype, tensor,
+      {extent_of(tensor.columns), extent_of(group), extent_of(tensor.rows), extent_of(tensor.heads / group),
+       extent_of(tensor.batch)},
+      {stride_of(group, tensor.strides.head), stride_of(tensor.rows, tensor.strides.seqlen),
+       stride_of(tensor.heads / group, tensor.strides.head * group), stride_of(tensor.batch, tensor.strides.batch)},
+      {64, static_cast<cuuint32_t>(group), static_cast<cuuint32_t>(box_rows / group), 1, 1});
+}
+
+CUtensorMap encode_ragged(const void* data, DType dtype, const TensorShape& tensor, int box_rows) {
+  const cuuint64_t row = stride_of(tensor.rows, tensor.strides.seqlen);
+  return encode_map(
+      static_cast<const char*>(data) - box_rows * row, dtype, tensor,
+      {extent_of(tensor.columns), extent_of(box_rows), extent_of(tensor.rows + 1), extent_of(tensor.heads),
+       extent_of(tensor.batch)},
+      {row, row, stride_of(tensor.heads, tensor.strides.head), stride_of(tensor.batch, tensor.strides.batch)},
+      {64, static_cast<cuuint32_t>(box_rows), 1, 1, 1});
 }
 
 }  // namespace fattn::gpu::sm90

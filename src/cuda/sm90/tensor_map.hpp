@@ -31,4 +31,10 @@ void load_encoder();
 // other. `data` is a multiple of 16, `group` divides the heads and `box_rows`.
 CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int group = 1);
 
+// A map whose boxes of `box_rows` rows can end after any of them: others are read as zeros and not written. Dimensions
+// (column, row of the box, row, head, batch), where the second and the third are steps of the same length: the box of
+// `valid` rows from row r is at box_rows - valid and r + valid. The tensor is said to begin box_rows earlier, so that
+// the sum of both is never less than box_rows.
+CUtensorMap encode_ragged(const void* data, DType dtype, const TensorShape& tensor, int box_rows);
+
 }  // namespace fattn::gpu::sm90

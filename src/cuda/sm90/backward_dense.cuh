@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/ptx/tma.cuh"
+#include "cuda/sm90/backward_params.hpp"
+
+// What the kernel's roles ask dense tensors; backward_varlen.cuh answers the same for sequences of any length.
+namespace fattn::gpu::sm90 {
+
+template <class Mask>
+__device__ __forceinline__ auto bound_mask(const DenseTensors& source, const Mask& mask, const DenseTensors::Place&) {
+  return mask.bind(source.seqlen_q, source.seqlen_k);
+}
+
+template <BackwardTile tile, class Params>
+__device__ __forceinline__ BackwardItem find_item(const DenseTensors& source, const Params& params,
+                                                  const DenseTensors::Place& place, int index) {
+  BackwardItem item = params.schedule.item(index, tile.n);
+  item.first_tile = item.batch * params.rows.heads_q * params.rows.query_tiles;
+  item.queries = BackwardSchedule::query_tiles(bound_mask(source, params.mask, place), item.key, tile.m, tile.n);
+  return item;
+}
+
+// The query tile of a step: rows past the end read as zeros.
+__device__ __forceinline__ ptx::Box5 query_box(const DenseTensors&, const DenseTensors::Place&,
+                                               const BackwardItem& item, const QueryWalk& walk, int m) {
+  return {{0, 0, walk.tile * m, walk.head, item.batch}};
+}
+
+// The item's keys, to be read.
+__device__ __forceinline__ ptx::Box5 key_box(const DenseTensors& source, const DenseTensors::Place&,
+                                             const BackwardItem& item, int) {
+  return {{0, 0, item.key - source.first_key, item.head, item.batch}};
+}
+
+// Their gradients, to be written.
+__device__ __forceinline__ ptx::Box5 key_gradient_box(const DenseTensors&, const DenseTensors::Place&,
+                                                      const BackwardItem& item, int) {
+  return {{0, 0, item.key, item.head, item.batch}};
+}
+
+}  // namespace fattn::gpu::sm90
