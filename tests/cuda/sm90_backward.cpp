@@ -17,8 +17,8 @@ namespace fattn::gpu::sm90 {
 namespace {
 
 constexpr const char* kRow = "sm90_backward_bf16_d128_band";
-constexpr BackwardRow kPlanned{DType::bf16, backward_tile(DType::bf16, 128, 128), 0, false};
-constexpr BackwardRow kVarlen{DType::bf16, backward_tile(DType::bf16, 128, 128), 0, true};
+constexpr BackwardRow kPlanned{DType::bf16, backward_tile(DType::bf16, 128, 128), 0, false, false};
+constexpr BackwardRow kVarlen{DType::bf16, backward_tile(DType::bf16, 128, 128), 0, true, false};
 
 Problem example() { return parse_problem("bwd b2 hq8 hk2 sq300 sk400 d128 bf16 causal"); }
 
@@ -275,6 +275,19 @@ TEST(Sm90BackwardVarlen, PlansForPackedAndUsedLengths) {
   const BackwardPlan none =
       plan_backward(kVarlen, parse_problem("bwd b3 hq4 hk2 sq100 sk1 tq200 tk0 d128 bf16"), h200());
   EXPECT_EQ(none.schedule.items, 0) << "there is no key to write a gradient of";
+}
+
+TEST(Sm90BackwardPlan, ScoresAreChangedByRowsOfTheirOwn) {
+  for (const char* words :
+       {"softcap=30", "alibi", "alibi=batch causal", "softcap=5 alibi seqused=qk", "softcap=1 deterministic"})
+    for (const char* dtype : {"bf16", "fp16"})
+      for (const int d : {64, 128, 256}) {
+        const Problem problem =
+            parse_problem("bwd b2 hq4 hk2 sq700 sk700 d" + std::to_string(d) + " " + dtype + " " + words);
+        EXPECT_EQ(plan(problem, h200()).kernel(),
+                  "sm90_backward_" + std::string(dtype) + "_d" + std::to_string(d) + "_band_modified_varlen")
+            << to_string(problem);
+      }
 }
 
 TEST(Sm90BackwardPlan, HeadDimsBetweenTakeTheNextTile) {

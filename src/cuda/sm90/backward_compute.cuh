@@ -12,9 +12,25 @@
 #include "cuda/sm90/barriers.hpp"
 #include "cuda/tile/mask.cuh"
 #include "cuda/tile/pipeline.cuh"
+#include "cuda/tile/score.cuh"
 #include "cuda/tile/split.cuh"
 
 namespace fattn::gpu::sm90 {
+
+// ALiBi on scores of keys and queries, transposed: the thread's keys are `key` and key + 8, the tile's first query is
+// `query`.
+template <class Params, class Shared, int count>
+__device__ __forceinline__ void subtract_alibi(const Params& params, const Shared& memory, float (&scores)[count],
+                                               int step, int key, int query) {
+  const BackwardItem& item = memory.item;
+  // The scores of the step after the last are computed too, and not used.
+  const int head = min_of(step / (item.queries.end - item.queries.begin), params.source.heads_per_kv - 1);
+  const float slope =
+      kLog2e *
+      params.score.slopes[item.batch * params.score.slopes_batch + item.head * params.source.heads_per_kv + head];
+  const int distance = key - bound_mask(params.source, params.mask, memory.place).diagonal(query);
+  tile::alibi(scores, {slope, slope}, {distance, distance + 8});
+}
 
 // One computing warpgroup: 64 keys, whose dK and dV stay in registers while it walks over query tiles. Of each tile it
 // has S^T = K Q^T, P^T = exp(S^T - LSE), dP^T = V dO^T and dS^T = P^T (dP^T - delta) in registers, where P^T and dS^T
@@ -26,6 +42,7 @@ struct BackwardCompute {
   using Element = typename Traits::Element;
   using Shared = typename Traits::Shared;
   using Params = typename Traits::Params;
+  using Score = typename Traits::Score;
   using Ring = tile::RingStep<tile.stages>;
   using Keys = tile::SwizzledTile<tile.n, tile.d>;
   using Queries = tile::SwizzledTile<tile.m, tile.d>;
@@ -39,8 +56,9 @@ struct BackwardCompute {
   float dk[tile.d / 2], dv[tile.d / 2];
   float scores[tile.m / 2];  // S, then P, then dP
   float dq[tile.part_columns() / 2];
-  // P and dS as left operands. dS takes P before rounding, which is kept as eight more bits: in fp32 it would not fit.
-  std::uint32_t weights[tile.m / 4], gradients[tile.m / 4], weights_rest[tile.m / 8];
+  // P and dS as left operands. dS takes P before rounding, which is kept as eight more bits where fp32 would not fit.
+  std::uint32_t weights[tile.m / 4], gradients[tile.m / 4];
+  std::conditional_t<tile.whole_weights, float[tile.m / 2], std::uint32_t[tile.m / 8]> weights_rest;
 
   __device__ __forceinline__ static void arrive(std::uint64_t& barrier) {
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ptx::shared_address(&barrier));
@@ -80,8 +98,8 @@ struct BackwardCompute {
   __device__ __forceinline__ void issue_dq(int step) {
     const int row_block = warpgroup / tile.parts_of_columns(), column_part = warpgroup % tile.parts_of_columns();
     const std::uint32_t left = gradient_tile(step) + row_block * kOwnRows;
-    const std::uint32_t right =
-        shared + offsetof(Shared, k) + column_part * (tile.part_columns() / 64) * Keys::kSliceBytes;
+    const int column = column_part * tile.part_columns();
+    const std::uint32_t right = shared + offsetof(Shared, k) + column / 64 * Keys::kSliceBytes + column % 64 * 2;
 #pragma unroll
     for (int k = 0; k < tile.n / 16; k++)
       ptx::wgmma<Element, tile.part_columns(), ptx::Major::k, ptx::Major::mn>(dq, Gradients::along_columns(left, k),
@@ -101,7 +119,19 @@ struct BackwardCompute {
     arrive(memory.dq_full[warpgroup]);
   }
 
+  // P as an operand, and what dS needs of it: with a softcap, times the derivative that weigh() left there.
   __device__ __forceinline__ void round_weights() {
+    if constexpr (tile.whole_weights) {
+      tile::round_to_operand<Element>(weights, scores);
+      bool capped = false;
+      if constexpr (Score::kModified) capped = params.score.cap_out > 0.f;
+#pragma unroll
+      for (int i = 0; i < tile.m / 2; i++) weights_rest[i] = capped ? weights_rest[i] * scores[i] : scores[i];
+    } else {
+      split_weights();
+    }
+  }
+  __device__ __forceinline__ void split_weights() {
 #pragma unroll
     for (int i = 0; i < tile.m / 8; i++) {
       std::uint32_t rounded[2];
@@ -115,6 +145,8 @@ struct BackwardCompute {
   __device__ __forceinline__ void weigh(int step, int query_tile) {
     const float2* const lse = reinterpret_cast<const float2*>(memory.row_lse[Ring::stage(step)]) + threadIdx.x % 4;
     const float scale = params.score.scale_log2;
+    if constexpr (Score::kModified)
+      if (params.score.modified) shape(step, query_tile);
 #pragma unroll
     for (int i = 0; i < tile.m / 8; i++) {
       const float2 two = lse[4 * i];
@@ -128,8 +160,28 @@ struct BackwardCompute {
     if (query_tile < tiles.interior_begin || query_tile >= tiles.interior_end) mask(query_tile);
   }
 
+  // Softcap, whose derivative waits in weights_rest, and ALiBi.
+  __device__ __forceinline__ void shape(int step, int query_tile) {
+    const ShapedScore& score = params.score;
+    if (score.cap_out > 0.f) {
+#pragma unroll
+      for (int i = 0; i < tile.m / 2; i++) {
+        const tile::Capped capped = tile::softcap_derivative(scores[i], score.cap_in, score.cap_out);
+        scores[i] = capped.score, weights_rest[i] = capped.derivative;
+      }
+    } else {
+      tile::scale(scores, score.raw_log2);
+    }
+    if (score.slopes != nullptr) subtract_alibi(params, memory, scores, step, first_key(), query_tile * tile.m);
+  }
+
+  // Of the thread's two keys.
+  __device__ __forceinline__ int first_key() const {
+    return memory.item.key + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+  }
+
   __device__ __forceinline__ void mask(int query_tile) {
-    int key = memory.item.key + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+    int key = first_key();
     ptx::pin(key);  // what is rarely needed is not kept in registers
     const auto bound = bound_mask(params.source, params.mask, memory.place);
     const Interval queries[2] = {queries_of(bound, key), queries_of(bound, key + 8)};
@@ -143,7 +195,12 @@ struct BackwardCompute {
     for (int i = 0; i < tile.m / 8; i++) {
       const float2 two = delta[4 * i];
       float four[4];
-      tile::SplitFour<Element>::join(four, {weights[2 * i], weights[2 * i + 1]}, weights_rest[i]);
+      if constexpr (tile.whole_weights) {
+#pragma unroll
+        for (int r = 0; r < 4; r++) four[r] = weights_rest[4 * i + r];
+      } else {
+        tile::SplitFour<Element>::join(four, {weights[2 * i], weights[2 * i + 1]}, weights_rest[i]);
+      }
 #pragma unroll
       for (int r = 0; r < 2; r++)
         gradients[2 * i + r] = ptx::pack<Element>(four[2 * r] * (scores[4 * i + 2 * r] - two.x),

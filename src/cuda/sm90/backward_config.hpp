@@ -18,7 +18,8 @@ struct BackwardTile {
   int stages;          // of the rings of q and dO
   int load_registers;  // a thread, after setmaxnreg
   int compute_registers;
-  bool wide;  // backward_wide.cuh: two warpgroups share 64 keys
+  bool wide;           // backward_wide.cuh: two warpgroups share 64 keys
+  bool whole_weights;  // P before rounding is kept in fp32, else in 24 bits; not where wide
 
   constexpr int compute_warpgroups() const { return wide ? 2 : n / 64; }
   constexpr int threads() const { return 128 * (compute_warpgroups() + 1); }
@@ -30,16 +31,32 @@ struct BackwardTile {
 
 // The tile of each compiled kernel. All zero: there is none.
 constexpr BackwardTile backward_tile(DType dtype, int d, int dv) {
-  const bool half = dtype == DType::bf16 || dtype == DType::fp16;
-  if (dtype == DType::bf16 && d == 128 && dv == 128)
-    return {.m = 64, .n = 128, .d = 128, .stages = 2, .load_registers = 24, .compute_registers = 240, .wide = false};
-  if (dtype == DType::bf16 && d == 64 && dv == 64)
-    return {.m = 128, .n = 128, .d = 64, .stages = 2, .load_registers = 24, .compute_registers = 240, .wide = false};
+  BackwardTile tile{.m = 64,
+                    .n = 128,
+                    .d = d,
+                    .stages = 2,
+                    .load_registers = 24,
+                    .compute_registers = 240,
+                    .wide = false,
+                    .whole_weights = false};
+  if ((dtype != DType::bf16 && dtype != DType::fp16) || d != dv) return {};
+  if (d == 64) {
+    // The eight further bits of tile/split.cuh are those of bf16. In fp32 P fits beside tiles of 64 queries only.
+    tile.whole_weights = dtype == DType::fp16;
+    tile.m = tile.whole_weights ? 64 : 128;
+    return tile;
+  }
+  if (d == 128 && dtype == DType::bf16) return tile;
   // fp16 at 128 too: to keep P before rounding takes more registers there than the other kernel has.
-  if (half && d == dv && (d == 128 || d == 256))
-    return {.m = 64, .n = 64, .d = d, .stages = 2, .load_registers = 24, .compute_registers = 240, .wide = true};
+  tile.n = 64;
+  tile.wide = true;
+  if (d == 128 || d == 256) return tile;
   return {};
 }
+
+// The same for scores with a derivative, which P has to be multiplied by before it makes dS, but not for dV: 24 bits do
+// not hold both.
+constexpr BackwardTile modified_tile(DType, BackwardTile tile) { return backward_tile(DType::fp16, tile.d, tile.d); }
 
 // dS of a step is read one step later by warpgroups that need not run in step: three tiles are alive.
 inline constexpr int kScoreGradients = 3;
@@ -115,10 +132,11 @@ constexpr bool check_narrow_tile() {
   static_assert(tile.n % 64 == 0 && tile.n <= 192, "a computing warpgroup owns 64 keys; the loader serves three");
   static_assert(tile.d % 64 == 0, "swizzled slices are 64 columns wide");
   static_assert(tile.m <= 256 && tile.d <= 256, "wgmma and a box of the copy engine are at most 256 wide");
-  static_assert(tile.part_columns() % 64 == 0 && tile.part_columns() <= tile.d,
-                "each computing warpgroup has one part of dQ, of whole slices");
+  static_assert(tile.part_columns() % 32 == 0 && tile.part_columns() <= tile.d,
+                "each computing warpgroup has one part of dQ, of whole slices or half of one");
   static_assert(tile.stages >= 2, "the next scores start before this step's queries are done");
-  static_assert(tile.d + (tile.m + tile.part_columns() + tile.m / 2) / 2 <= tile.compute_registers - 24,
+  static_assert(tile.d + (tile.m + tile.part_columns() + tile.m / 2) / 2 + (tile.whole_weights ? tile.m / 2 : 0) <=
+                    tile.compute_registers - 24,
                 "dK, dV, S, dQ and P or dS live in registers, beside 24 for the rest");
   static_assert(sizeof(Shared) <= 227 * 1024, "a block has 227 KiB of shared memory");
   return true;

@@ -24,6 +24,7 @@ struct fp16 {
 };
 using band = tile::BandMask;
 using identity = PlainScore;
+using modified = ShapedScore;
 using dense = DenseTensors;
 using varlen = VarlenTensors;
 template <class Type, BackwardTile tile, class Mask, class Score, class Source>
@@ -38,7 +39,8 @@ struct BackwardLaunch {
   static constexpr auto prepare_rows = backward_prepare<typename Traits::Element, tile.d, tile.m, tile.n, parts>;
   static constexpr auto finish_rows = backward_finish<typename Traits::Element, tile.d, tile.m, tile.n, parts>;
   static constexpr auto sum_sinks = backward_sink<tile.m>;
-  static constexpr BackwardRow row = {Traits::dtype, tile, sizeof(typename Traits::Shared), Traits::Source::kVarlen};
+  static constexpr BackwardRow row = {Traits::dtype, tile, sizeof(typename Traits::Shared), Traits::Source::kVarlen,
+                                      Traits::Score::kModified};
 
   static std::string decline(const Problem& problem, const Device& device) {
     return decline_backward(row, problem, device);
@@ -76,6 +78,8 @@ struct BackwardLaunch {
         params.source = dense_tensors(row, run.problem, plan, rows, run.buffers);
       params.mask = {plan.limits};
       params.score = plan.score;
+      if constexpr (Traits::Score::kModified)
+        if (run.problem.score.alibi != Alibi::none) params.score.slopes = run.buffers.alibi_slopes;
       params.schedule = plan.schedule;
       params.rows = rows.rows;
       const LaunchConfig config{.grid = dim3(static_cast<unsigned>(run.launch.shape.grid)),

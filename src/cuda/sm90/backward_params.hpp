@@ -13,10 +13,24 @@
 
 namespace fattn::gpu::sm90 {
 
+inline constexpr float kLog2e = 1.4426950408889634f;
+
 // Scores are softmax_scale * (q.k), of any sign.
 struct PlainScore {
+  static constexpr bool kModified = false;
   float scale;
   float scale_log2;  // scale * log2(e)
+};
+
+// One runtime family: softcap, then ALiBi.
+struct ShapedScore : PlainScore {
+  static constexpr bool kModified = true;
+  int modified;               // softcap or ALiBi: scores are changed first, and scale_log2 is 1
+  float raw_log2;             // scale * log2(e)
+  float cap_in;               // 2 log2(e) scale / softcap
+  float cap_out;              // softcap * log2(e); 0: no softcap
+  const float* slopes;        // [heads_q] or [batch, heads_q], or null
+  std::int64_t slopes_batch;  // 0: per head
 };
 
 // Dense tensors [batch, seqlen, heads, head_dim] of any strides that the copy engine takes. The maps have dimensions
@@ -88,12 +102,12 @@ struct BackwardTraits {
   using Score = Score_;
   using Source = Source_;
   using Params = BackwardParams<Source, Mask, Score>;
-  using Shared = std::conditional_t<tile_.wide, BackwardWideShared<tile_, typename Source::Place>,
-                                    BackwardShared<tile_, typename Source::Place>>;
   static constexpr DType dtype = Type::dtype;
-  static constexpr BackwardTile tile = tile_;
+  static constexpr BackwardTile tile = Score::kModified ? modified_tile(dtype, tile_) : tile_;
+  using Shared = std::conditional_t<tile.wide, BackwardWideShared<tile, typename Source::Place>,
+                                    BackwardShared<tile, typename Source::Place>>;
   static_assert(tile_.m > 0, "backward_tile() in backward_config.hpp has no tile for this row of cmake/kernels.cmake");
-  static_assert(check_backward_tile<tile_, Shared>());
+  static_assert(check_backward_tile<tile, Shared>());
 };
 
 }  // namespace fattn::gpu::sm90

@@ -46,9 +46,11 @@ std::string decline_options(const BackwardRow& row, const Problem& problem) {
   if (problem.mask.documents) return "mask = documents: this row has causal, causal_top_left, window, chunk";
   if (problem.mask.prefix) return "mask = prefix: this row has causal, causal_top_left, window, chunk";
   if (problem.mask.block_sparse) return "mask = block_sparse: this row has causal, causal_top_left, window, chunk";
-  if (problem.score.softcap != 0) return fmt::format("softcap = {}: this row has 0", problem.score.softcap);
+  if (!row.modified) {
+    if (problem.score.softcap != 0) return fmt::format("softcap = {}: this row has 0", problem.score.softcap);
+    if (problem.score.alibi != Alibi::none) return "alibi: this row has none";
+  }
   if (problem.score.bias) return "bias: this row has none";
-  if (problem.score.alibi != Alibi::none) return "alibi: this row has none";
   if (problem.dropout > 0) return fmt::format("dropout = {}: this row has 0", problem.dropout);
   if (problem.descale.kind != DescaleKind::none) return "descale: this row has none";
   return {};
@@ -57,6 +59,21 @@ std::string decline_options(const BackwardRow& row, const Problem& problem) {
 std::string decline_scale(const Problem& problem) {
   if (std::abs(softmax_scale(problem)) * kLog2eDouble <= FLT_MAX / 2) return {};
   return fmt::format("softmax_scale = {}: this row has magnitudes up to {}", softmax_scale(problem), FLT_MAX / 4);
+}
+
+ShapedScore score_of(const Problem& problem) {
+  const double scale = softmax_scale(problem), cap = problem.score.softcap;
+  ShapedScore score{};
+  score.scale = static_cast<float>(scale);
+  score.raw_log2 = static_cast<float>(scale * kLog2eDouble);
+  score.modified = cap != 0 || problem.score.alibi != Alibi::none;
+  score.scale_log2 = score.modified ? 1.f : score.raw_log2;
+  if (cap != 0) {
+    score.cap_in = static_cast<float>(2 * kLog2eDouble * scale / cap);
+    score.cap_out = static_cast<float>(cap * kLog2eDouble);
+  }
+  score.slopes_batch = problem.score.alibi == Alibi::per_head ? 0 : problem.heads_q;
+  return score;
 }
 
 // Can rows be read and written 16 bytes at a time?
@@ -210,8 +227,7 @@ BackwardPlan plan_backward(const BackwardRow& row, const Problem& problem, const
   const Band band = band_of(problem);
   BackwardPlan plan{};
   plan.limits = lower_band(problem.mask);
-  plan.score = {.scale = static_cast<float>(softmax_scale(problem)),
-                .scale_log2 = static_cast<float>(softmax_scale(problem) * kLog2eDouble)};
+  plan.score = score_of(problem);
   plan.schedule = schedule_of(row, problem, device);
   plan.query_tiles = static_cast<int>(query_tiles_of(row, problem));
   plan.capacity = problem.total_k ? static_cast<int>(key_tiles_of(row, problem)) : 0;

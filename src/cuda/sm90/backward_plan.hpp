@@ -16,7 +16,8 @@ struct BackwardRow {
   DType dtype;
   BackwardTile tile;
   std::size_t shared_bytes;
-  bool varlen;  // VarlenTensors, else DenseTensors
+  bool varlen;    // VarlenTensors, else DenseTensors
+  bool modified;  // ShapedScore, else PlainScore
 };
 
 // Where things lie in the workspace, in bytes; 0 long: absent.
@@ -35,7 +36,7 @@ struct BackwardWorkspace {
 // What run() wants precomputed.
 struct BackwardPlan {
   BandLimits limits;
-  PlainScore score;
+  ShapedScore score;
   BackwardSchedule schedule;
   BackwardWorkspace workspace;
   int query_tiles;

@@ -11,7 +11,6 @@ namespace fattn::gpu::sm90 {
 
 inline constexpr int kRowThreads = 256;
 inline constexpr int kSinkThreads = 512;
-inline constexpr float kLog2e = 1.4426950408889634f;
 
 // Eight elements of a row, from column 8 * chunk.
 __device__ __forceinline__ uint4 load_chunk(const RowTensor& tensor, long long row, int chunk) {

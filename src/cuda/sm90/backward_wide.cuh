@@ -17,6 +17,7 @@ struct BackwardWide {
   using Element = typename Traits::Element;
   using Shared = typename Traits::Shared;
   using Params = typename Traits::Params;
+  using Score = typename Traits::Score;
   using Ring = tile::RingStep<tile.stages>;
   using Keys = tile::SwizzledTile<64, tile.d>;
   using Queries = tile::SwizzledTile<64, tile.d>;
@@ -118,9 +119,53 @@ struct BackwardWide {
     return reinterpret_cast<float4*>(memory.weights) + threadIdx.x % 128;
   }
 
+  // Of the thread's two keys.
+  __device__ __forceinline__ int first_key() const {
+    return memory.item.key + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+  }
+
+  __device__ __forceinline__ bool capped() const {
+    if constexpr (Score::kModified) return params.score.cap_out > 0.f;
+    return false;
+  }
+
+  // Softcap, whose derivative waits where P will go to the other warpgroup, and ALiBi.
+  __device__ __forceinline__ void shape(int step, int query_tile) {
+    const ShapedScore& score = params.score;
+    if (capped()) {
+      wait(memory.weights_empty, (step & 1) ^ 1);
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        float derivative[4];
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+          const tile::Capped one = tile::softcap_derivative(product[4 * i + r], score.cap_in, score.cap_out);
+          product[4 * i + r] = one.score, derivative[r] = one.derivative;
+        }
+        exchange()[128 * i] = make_float4(derivative[0], derivative[1], derivative[2], derivative[3]);
+      }
+    } else {
+      tile::scale(product, score.raw_log2);
+    }
+    if (score.slopes != nullptr) subtract_alibi(params, memory, product, step, first_key(), query_tile * 64);
+  }
+
+  // P for dS, which takes it times the derivative of the softcap.
+  __device__ __forceinline__ void hand_over() const {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      float4 four = make_float4(1.f, 1.f, 1.f, 1.f);
+      if (capped()) four = exchange()[128 * i];
+      exchange()[128 * i] = make_float4(four.x * product[4 * i], four.y * product[4 * i + 1],
+                                        four.z * product[4 * i + 2], four.w * product[4 * i + 3]);
+    }
+  }
+
   __device__ __forceinline__ void weigh(int step, int query_tile) {
     const float2* const lse = reinterpret_cast<const float2*>(memory.row_lse[Ring::stage(step)]) + threadIdx.x % 4;
     const float scale = params.score.scale_log2;
+    if constexpr (Score::kModified)
+      if (params.score.modified) shape(step, query_tile);
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const float2 two = lse[4 * i];
@@ -132,7 +177,7 @@ struct BackwardWide {
     }
     const TileRange& tiles = memory.item.queries;
     if (query_tile >= tiles.interior_begin && query_tile < tiles.interior_end) return;
-    int key = memory.item.key + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+    int key = first_key();
     ptx::pin(key);
     const auto bound = bound_mask(params.source, params.mask, memory.place);
     const Interval queries[2] = {queries_of(bound, key), queries_of(bound, key + 8)};
@@ -155,9 +200,7 @@ struct BackwardWide {
       weigh(step, walk.tile);
       arrive(memory.q_empty[Ring::stage(step)]);
       wait(memory.weights_empty, (step & 1) ^ 1);
-#pragma unroll
-      for (int i = 0; i < 8; i++)
-        exchange()[128 * i] = make_float4(product[4 * i], product[4 * i + 1], product[4 * i + 2], product[4 * i + 3]);
+      hand_over();
       arrive(memory.weights_full);
       tile::round_to_operand<Element>(left, product);
       wait(memory.dout_full[Ring::stage(step)], Ring::parity(step));

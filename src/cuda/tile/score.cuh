@@ -20,6 +20,18 @@ __device__ __forceinline__ void softcap(float (&scores)[count], float cap_in, fl
     scores[i] = fmaf(-2.f * cap_out, ptx::reciprocal_approx(ptx::exp2_approx(scores[i] * cap_in) + 1.f), cap_out);
 }
 
+// The same for one score, and its derivative: with r = 1 / (2^(2 x log2 e) + 1), tanh = 1 - 2 r and tanh' = 4 r (1 -
+// r).
+struct Capped {
+  float score;
+  float derivative;
+};
+
+__device__ __forceinline__ Capped softcap_derivative(float score, float cap_in, float cap_out) {
+  const float r = ptx::reciprocal_approx(ptx::exp2_approx(score * cap_in) + 1.f);
+  return {fmaf(-2.f * cap_out, r, cap_out), 4.f * r * (1.f - r)};
+}
+
 // Minus slope * |distance of the key|. `diagonal` counts from the tile's first key.
 template <int count>
 __device__ __forceinline__ void alibi(float (&scores)[count], const float (&slope)[2], const int (&diagonal)[2]) {
