@@ -4,11 +4,12 @@
 
     pip download --no-deps --no-binary :all: flash-attn && tar xf flash_attn-*.tar.gz && pip install pytest einops
     bench/peer_suites.py flash_attn-*/ [--generation 2|3] [--device cpu|cuda] [--cases N] [--seed S] [--largest ROWS]
-                         [--tests output,varlen] [--seconds T] [--out FILE]
+                         [--tests output,varlen] [--only dropout_p=0.0,alibi=False] [--forward] [--seconds T] [--out FILE]
 
 Their files are read where they lie and changed in two ways, both printed: "cuda" becomes the device, and values of 512
-columns, which no kernel here has, are left out of the lists inside the tests of generation 3. Each test gets N
-combinations of its parameters, drawn with the seed from those whose sequences have at most ROWS rows.
+columns, which no kernel here has, are left out of the lists inside the tests of generation 3. --forward leaves out the
+gradients where the tests can (those that always take them do so still). Each test gets N combinations of its parameters,
+drawn with the seed from those whose sequences have at most ROWS rows and whose parameters are as --only says.
 
 Prints passed, failed, refused (NotImplementedError: with its reasons) and skipped (by the tests themselves) for each
 test; --out also writes one JSON line for each case. Exit 1 if anything failed."""
@@ -17,12 +18,14 @@ import argparse
 import collections
 import importlib.util
 import json
+import os
 import pathlib
 import random
 import re
 import sys
 import tempfile
 import time
+import traceback
 import types
 
 import pytest
@@ -33,6 +36,7 @@ import fattn.flash_attn_2
 import fattn.flash_attn_3
 
 EDITS = [('"cuda"', None), ("([256, 512, d] if d <= 64 else [d])", "([256, d] if d <= 64 else [d])")]
+FORWARD = ("(d <= MAX_HEADDIM_SM8x or dropout_p == 0) or (is_sm80 or is_sm90)", "False")
 TEXTS = {2: "tests/test_flash_attn.py", 3: "hopper/test_flash_attn.py"}
 
 
@@ -82,6 +86,7 @@ class Sample:
 
     def __init__(self, arguments):
         self.arguments = arguments
+        self.only = [each.split("=") for each in arguments.only.split(",") if each]
         self.grids = {}
         self.cases = []
         self.begin = time.monotonic()
@@ -97,13 +102,14 @@ class Sample:
     def points(self, name):
         draw = random.Random(f"{self.arguments.seed} {name}")
         seen = []
-        for _ in range(self.arguments.cases * 50):
+        for _ in range(self.arguments.cases * 200):
             point = {}
             for names, values in self.grids[name]:
                 value = draw.choice(values)
                 point.update(zip(names, value if len(names) > 1 else [value]))
             rows = [size for key, size in point.items() if "seqlen" in key and isinstance(size, int)]
-            if max(rows, default=0) <= self.arguments.largest and point not in seen:
+            wanted = all(str(point.get(key, value)).removeprefix("torch.") == value for key, value in self.only)
+            if wanted and max(rows, default=0) <= self.arguments.largest and point not in seen:
                 seen.append(point)
             if len(seen) == self.arguments.cases:
                 break
@@ -135,6 +141,7 @@ class Sample:
                 if call.excinfo.errisinstance(NotImplementedError):
                     outcome = "refused"
                     why = refusal(str(call.excinfo.value))
+                traceback.clear_frames(call.excinfo.tb)  # they hold the test's tensors
             self.cases.append(dict(test=item.originalname, outcome=outcome, why=why[:300], case=item.name))
 
 
@@ -155,6 +162,8 @@ def main():
     parser.add_argument("--largest", type=int, default=1 << 30)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--tests", default="")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--forward", action="store_true")
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
     stand_in(arguments.source, arguments.generation)
@@ -163,7 +172,9 @@ def main():
     sample = Sample(arguments)
     pytest.mark.parametrize = sample.decorate
     text = (arguments.source / TEXTS[arguments.generation]).read_text(encoding="utf-8")
-    for old, new in EDITS:
+    if arguments.forward:
+        os.environ["FLASH_ATTENTION_DISABLE_BACKWARD"] = "TRUE"
+    for old, new in [*EDITS, *([FORWARD] if arguments.forward else [])]:
         new = new or f'"{arguments.device}"'
         if old != new and old in text:
             print(f"edit: {old} -> {new}, {text.count(old)} times")
@@ -177,7 +188,8 @@ def main():
     for case in sample.cases:
         counts[case["test"]][case["outcome"]] += 1
     print(f"fattn {fattn.__version__}, torch {torch.__version__}, {arguments.source.name}, generation "
-          f"{arguments.generation} on {arguments.device}, seed {arguments.seed}")
+          f"{arguments.generation} on {arguments.device}, seed {arguments.seed}, {arguments.only or 'the whole grid'}"
+          + (", without gradients where the tests can" if arguments.forward else ""))
     for test, count in [*counts.items(), ("all", sum(counts.values(), collections.Counter()))]:
         print(f"{test}: " + ", ".join(f"{count[name]} {name}" for name in ("passed", "failed", "refused", "skipped")))
     for outcome in ("refused", "failed", "skipped"):

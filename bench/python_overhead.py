@@ -2,17 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a call from PyTorch costs the host beyond the library's own run(), in microseconds.
 
-    bench/python_overhead.py [--device cpu|cuda] [--repeats N]
+    bench/python_overhead.py [--device cpu|cuda] [--repeats N] [--fa3 hopper/flash_attn_interface.py]
 
 One JSON line: `run` is Plan.run with everything prepared; `no_grad` and `grad` are fattn.torch.attention on the same
 tensors, without and with autograd recording; `grad_backward` is forward and backward. Medians of bursts, taken in turn.
-On CUDA only the host's time counts: work is enqueued, and the stream is drained between bursts."""
+On CUDA only the host's time counts: work is enqueued, and the stream is drained between bursts. With --fa3, `fa3_grad` and
+`fa3_grad_backward` are FlashAttention 3's own Python path, its compiled operator replaced by a function that allocates the
+results and returns: less than that path costs where the operator is there. Set beside it `grad` less `run`."""
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
 import time
+import types
 
 import torch
 
@@ -35,6 +39,24 @@ def prepared(q, k, v, causal):
     return plan, lambda: plan.run(stream, address, count, *addresses), (out, lse, workspace)
 
 
+def fa3_python(path):
+    """flash_attn_func of that file over operators that compute nothing."""
+    for name in ("flash_attn_3", "flash_attn_3._C"):
+        sys.modules[name] = types.ModuleType(name)
+    spec = importlib.util.spec_from_file_location("flash_attn_interface", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def forward(q, *rest):
+        return torch.empty_like(q), q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32), None, None
+
+    def backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, *rest):
+        return dq, dk, dv, softmax_lse
+
+    module.flash_attn_3_cuda = types.SimpleNamespace(fwd=forward, bwd=backward)
+    return module.flash_attn_func
+
+
 def bursts(calls, repeats, count, drain):
     times = {name: [] for name in calls}
     for _ in range(repeats):
@@ -51,6 +73,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--repeats", type=int, default=51)
+    parser.add_argument("--fa3", help="FlashAttention 3's flash_attn_interface.py")
     arguments = parser.parse_args()
     cuda = arguments.device == "cuda"
     # Small, so that enqueued work never fills the queue; on the CPU the work itself is in every figure.
@@ -74,6 +97,10 @@ def main():
         calls["grad_backward"] = lambda: torch.autograd.grad(door.attention(*leaves), leaves, dout)
     except NotImplementedError:
         pass  # no row for the backward pass here
+    if arguments.fa3:
+        theirs = fa3_python(arguments.fa3)
+        calls["fa3_grad"] = lambda: theirs(*leaves)
+        calls["fa3_grad_backward"] = lambda: torch.autograd.grad(theirs(*leaves), leaves, dout)
     result = bursts(calls, arguments.repeats, 100, torch.cuda.synchronize if cuda else lambda: None)
     machine = torch.cuda.get_device_name() if cuda else fattn.devices()[0][2]
     print(json.dumps({"device": machine, "torch": torch.__version__, "python": sys.version.split()[0],

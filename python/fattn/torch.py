@@ -18,6 +18,7 @@ __all__ = ["attention", "attention_varlen", "scaled_dot_product_attention"]
 _CODES = {torch.float64: o.FP64, torch.float32: o.FP32, torch.bfloat16: o.BF16, torch.float16: o.FP16}
 if hasattr(torch, "float8_e4m3fn"):
     _CODES[torch.float8_e4m3fn] = o.E4M3
+_UNBOUNDED = (-1, -1)
 _Tensor, _STRIDED = torch.Tensor, torch.strided
 _DEVICES = ("cpu", "cuda", "meta")
 
@@ -49,6 +50,7 @@ _KEPT_COUNT = 256
 _local = threading.local()
 _cuda_workspaces = {}
 
+_capturing = getattr(torch._C, "_cuda_isCurrentStreamCapturing", None) or torch.cuda.is_current_stream_capturing
 _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None) or (
     lambda index: torch.cuda.current_stream(index).cuda_stream
 )
@@ -59,7 +61,7 @@ def _workspace(plan, count, index, stream):
     share; a graph that is being captured may be replayed beside others and gets its own."""
     if index < 0:
         kept, key = _local.__dict__.setdefault("workspaces", {}), plan.serial
-    elif count <= _KEPT_BYTES and torch.cuda.is_current_stream_capturing():
+    elif count <= _KEPT_BYTES and _capturing():
         return torch.zeros(count, dtype=torch.uint8, device=f"cuda:{index}")
     else:
         kept, key = _cuda_workspaces, (plan.serial, stream)
@@ -73,6 +75,11 @@ def _workspace(plan, count, index, stream):
                 kept.clear()
             kept[key] = workspace
     return workspace
+
+
+def _empty(like):
+    """Room for a result of the shape of `like`, contiguous."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def _run(plan, index, addresses):
@@ -133,6 +140,11 @@ def _check_like_q(q, index, **tensors):
             raise ValueError(f"{name} is on {tensor.device} and q is on {q.device}; nearest: {q.device}")
 
 
+def _alike(q, k, v, index):
+    dtype = q.dtype
+    return k.dtype is dtype and v.dtype is dtype and k.get_device() == index and v.get_device() == index
+
+
 def _shared_arrays(q, k, index, tensors):
     """Addresses in the order of _SHARED, and the flags of what is given."""
     (cu_q, cu_k, used_q, used_k, bias, alibi, sinks, document_q, document_k, prefix, seed, offset) = tensors
@@ -186,7 +198,7 @@ def _shared_arrays(q, k, index, tensors):
     return batch, flags, out
 
 
-_NO_ARRAYS = (None,) * _TENSORS
+_NO_ARRAYS = (None,) * _TENSORS  # by identity: comparing tensors is another matter
 _NO_ADDRESSES = [0] * _TENSORS
 
 
@@ -209,15 +221,15 @@ def _lse_shape(q):
     return (q.shape[1], q.shape[0]) if q.dim() == 3 else (q.shape[0], q.shape[2], q.shape[1])
 
 
-def _forward(q, k, v, shared, need_lse=True):
+def _forward(q, k, v, tensors, scalars, need_lse=True):
     index = q.get_device()
-    _check_like_q(q, index, k=k, v=v)
-    tensors, scalars = shared[:_TENSORS], shared[_TENSORS:]
-    if tensors == _NO_ARRAYS and q.dim() == 4:
+    if not _alike(q, k, v, index):
+        _check_like_q(q, index, k=k, v=v)
+    if tensors is _NO_ARRAYS and q.dim() == 4:
         batch, flags, addresses = 0, 0, _NO_ADDRESSES
     else:
         batch, flags, addresses = _shared_arrays(q, k, index, tensors)
-    out = q.new_empty((*q.shape[:-1], v.shape[-1]))
+    out = _empty(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
     lse = q.new_empty(_lse_shape(q), dtype=torch.float32) if need_lse else None
     if out.numel() == 0:
         return out, lse
@@ -229,20 +241,24 @@ def _forward(q, k, v, shared, need_lse=True):
 
 
 def _forward_op(q, k, v, *shared):
-    return _forward(q, k, v, shared)
+    return _forward(q, k, v, shared[:_TENSORS], shared[_TENSORS:])
 
 
-def _backward_op(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, *shared):
+def _backward(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, tensors, scalars):
+    """dq, dk, dv, and dbias and dsink or None."""
     index = q.get_device()
-    _check_like_q(q, index, k=k, v=v, o=out, dout=dout)
-    tensors, scalars = shared[:_TENSORS], shared[_TENSORS:]
-    batch, flags, addresses = _shared_arrays(q, k, index, tensors)
+    if not (_alike(q, k, v, index) and _alike(q, out, dout, index)):
+        _check_like_q(q, index, k=k, v=v, o=out, dout=dout)
+    if tensors is _NO_ARRAYS and q.dim() == 4:
+        batch, flags, addresses = 0, 0, _NO_ADDRESSES
+    else:
+        batch, flags, addresses = _shared_arrays(q, k, index, tensors)
     bias = tensors[_BIAS]
-    dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (q, k, v))
-    dbias = q.new_empty(bias.shape if need_dbias else (0,), dtype=torch.float32)
-    dsink = q.new_empty((q.shape[-2],) if need_dsink else (0,), dtype=torch.float32)
+    dq, dk, dv = _empty(q), _empty(k), _empty(v)
+    dbias = q.new_empty(bias.shape, dtype=torch.float32) if need_dbias else None
+    dsink = q.new_empty((q.shape[-2],), dtype=torch.float32) if need_dsink else None
     if out.numel() == 0:
-        return tuple(t.zero_() for t in (dq, dk, dv, dbias, dsink))
+        return tuple(None if t is None else t.zero_() for t in (dq, dk, dv, dbias, dsink))
     # The layout of a gradient is autograd's choice, not the caller's: what no kernel reads is laid out anew here.
     if dout.stride(-1) not in (0, 1) and dout.shape[-1] > 1:
         dout = dout.contiguous()
@@ -259,9 +275,17 @@ def _backward_op(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, *shared)
         dlse = dlse.contiguous()  # one number a row; kept alive until the run below
     _run(plan, index, (q.data_ptr(), k.data_ptr(), v.data_ptr(), _side("o", out, q.dtype, index),
                        _side("lse", lse, torch.float32, index, _lse_shape(q)), 0, *addresses, dout.data_ptr(),
-                       0 if dlse is None else _side("dlse", dlse, torch.float32, index, lse.shape), dq.data_ptr(), dk.data_ptr(), dv.data_ptr(), dbias.data_ptr() if need_dbias else 0,
+                       0 if dlse is None else _side("dlse", dlse, torch.float32, index, lse.shape), dq.data_ptr(),
+                       dk.data_ptr(), dv.data_ptr(), dbias.data_ptr() if need_dbias else 0,
                        dsink.data_ptr() if need_dsink else 0))
     return dq, dk, dv, dbias, dsink
+
+
+def _backward_op(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, *shared):
+    dq, dk, dv, dbias, dsink = _backward(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, shared[:_TENSORS],
+                                         shared[_TENSORS:])
+    none = lambda: q.new_empty((0,), dtype=torch.float32)
+    return dq, dk, dv, none() if dbias is None else dbias, none() if dsink is None else dsink
 
 
 for _key in ("CPU", "CUDA"):
@@ -284,17 +308,25 @@ def _(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, *shared):
     )
 
 
-def _save(ctx, inputs, output, eager=False):
+def _save(ctx, inputs, output):
     ctx.set_materialize_grads(False)
-    ctx.eager = eager
     q, k, v, *shared = inputs
     out, lse = output
-    if ctx.needs_input_grad[3 + _ALIBI]:
-        raise NotImplementedError("alibi_slopes requires a gradient, which no kernel computes; nearest: a bias")
+    _refuse_slopes(shared[_ALIBI])
     ctx.save_for_backward(q, k, v, out, lse, *shared[:_TENSORS])
-    ctx.scalars = shared[_TENSORS:]
+    ctx.scalars = tuple(shared[_TENSORS:])
     ctx.need_dbias = ctx.needs_input_grad[3 + _BIAS]
     ctx.need_dsink = ctx.needs_input_grad[3 + _SINKS]
+
+
+def _refuse_slopes(slopes):
+    if slopes is not None and slopes.requires_grad:
+        raise NotImplementedError("alibi_slopes requires a gradient, which no kernel computes; nearest: a bias")
+
+
+def _no_dout(out):
+    """Where only lse was used."""
+    return torch.zeros((1,) * out.dim(), dtype=out.dtype, device=out.device).expand(out.shape)
 
 
 def _gradients(ctx, dout, dlse):
@@ -302,12 +334,9 @@ def _gradients(ctx, dout, dlse):
     grads = [None] * (3 + _TENSORS + len(ctx.scalars))
     if dout is None and dlse is None:
         return tuple(grads)
-    if dout is None:
-        dout = torch.zeros((1,) * out.dim(), dtype=out.dtype, device=out.device).expand(out.shape)
-    # Under create_graph the operator is recorded, so that a second derivative is refused and not silently zero.
-    backward = torch.ops.fattn.backward.default if torch.is_grad_enabled() or not ctx.eager else _backward_op
-    dq, dk, dv, dbias, dsink = backward(
-        dout, dlse, q, k, v, out, lse, ctx.need_dbias, ctx.need_dsink, *tensors, *ctx.scalars)
+    dq, dk, dv, dbias, dsink = torch.ops.fattn.backward.default(
+        _no_dout(out) if dout is None else dout, dlse, q, k, v, out, lse, ctx.need_dbias, ctx.need_dsink, *tensors,
+        *ctx.scalars)
     grads[:3] = dq, dk, dv
     if ctx.need_dbias:
         grads[3 + _BIAS] = dbias.to(tensors[_BIAS].dtype)
@@ -326,15 +355,39 @@ torch.library.register_autograd("fattn::backward", _refuse_double, lib=_LIBRARY)
 
 
 class _Eager(torch.autograd.Function):
-    """The same derivative without the dispatcher, for calls that only autograd wants to see."""
+    """The same derivative without the dispatcher, for calls that only autograd wants to see. `tensors` holds bias and
+    sinks once more: an argument of a Function costs more than an element of a tuple."""
 
     @staticmethod
-    def forward(ctx, q, k, v, *shared):
-        output = _forward(q, k, v, shared)
-        _save(ctx, (q, k, v, *shared), output, eager=True)
+    def forward(ctx, q, k, v, bias, sinks, tensors, scalars):
+        output = _forward(q, k, v, tensors, scalars)
+        ctx.set_materialize_grads(False)
+        if tensors is _NO_ARRAYS:
+            ctx.save_for_backward(q, k, v, *output)
+        else:
+            _refuse_slopes(tensors[_ALIBI])
+            ctx.save_for_backward(q, k, v, *output, *tensors)
+        ctx.scalars = scalars
         return output
 
-    backward = staticmethod(_gradients)
+    @staticmethod
+    def backward(ctx, dout, dlse):
+        q, k, v, out, lse, *tensors = ctx.saved_tensors
+        if dout is None and dlse is None:
+            return (None,) * 7
+        if dout is None:
+            dout = _no_dout(out)
+        need_dbias, need_dsink = ctx.needs_input_grad[3:5]
+        tensors = tensors or _NO_ARRAYS
+        if torch.is_grad_enabled():
+            # Under create_graph the operator is recorded, so that a second derivative is refused and not silently zero.
+            grads = torch.ops.fattn.backward.default(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, *tensors,
+                                                     *ctx.scalars)
+        else:
+            grads = _backward(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, tensors, ctx.scalars)
+        dq, dk, dv, dbias, dsink = grads
+        dbias = dbias.to(tensors[_BIAS].dtype) if need_dbias else None
+        return dq, dk, dv, dbias, dsink if need_dsink else None, None, None
 
 
 # --- the public functions ---------------------------------------------------------------------------------------------
@@ -357,8 +410,11 @@ def _watched(q, k, v):
 
 
 def _recorded(q, k, v, tensors):
-    return torch.is_grad_enabled() and (
-        q.requires_grad or k.requires_grad or v.requires_grad or any(t is not None and t.requires_grad for t in tensors))
+    if not torch.is_grad_enabled():
+        return False
+    if q.requires_grad or k.requires_grad or v.requires_grad:
+        return True
+    return tensors is not _NO_ARRAYS and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _cast_for_autocast(device_type, tensors):
@@ -379,37 +435,38 @@ def _call(q, k, v, tensors, lengths, causal, causal_top_left, window, chunk, sof
         _refuse_types(q=q, k=k, v=v)
     if q.layout is not _STRIDED or k.layout is not _STRIDED or v.layout is not _STRIDED or q.is_nested or k.is_nested:
         _refuse_layout(q=q, k=k, v=v)
-    device = q.device.type
-    if device not in _DEVICES:
-        _refuse_device(q.device)
-    if tensors != _NO_ARRAYS:
+    device = q.device
+    kind = device.type
+    if kind not in _DEVICES:
+        _refuse_device(device)
+    if tensors is not _NO_ARRAYS:
         for name, tensor in zip(_NAMES, tensors):
             if tensor is not None and not isinstance(tensor, _Tensor):
                 _refuse_types(**{name: tensor})
-    for name, tensor in (("k", k), ("v", v)):
-        if tensor.device != q.device:
-            raise ValueError(f"{name} is on {tensor.device} and q is on {q.device}; nearest: {q.device}")
-    if device != "meta" and torch.is_autocast_enabled(device):
-        q, k, v = _cast_for_autocast(device, (q, k, v))
+    if k.device != device or v.device != device:
+        name, tensor = ("k", k) if k.device != device else ("v", v)
+        raise ValueError(f"{name} is on {tensor.device} and q is on {device}; nearest: {device}")
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        q, k, v = _cast_for_autocast(kind, (q, k, v))
     if dropout_p:
-        tensors = (*tensors[:-2], *_seed(dropout_p, generator, q.device))
-    left, right = o.two(window)
+        tensors = (*tensors[:-2], *_seed(dropout_p, generator, device))
+    left, right = (-1, -1) if window is _UNBOUNDED else o.two(window)
     if softmax_scale is not None and type(softmax_scale) is not float:
         softmax_scale = o.real("softmax_scale", softmax_scale)
     if torch.are_deterministic_algorithms_enabled():
         deterministic = True
-    shared = (*tensors, *lengths, causal, causal_top_left, left, right, chunk, softmax_scale, softcap, dropout_p,
-              deterministic, batch_invariant, kernel)
+    scalars = (*lengths, causal, causal_top_left, left, right, chunk, softmax_scale, softcap, dropout_p, deterministic,
+               batch_invariant, kernel)
     if _watched(q, k, v):
-        out, lse = torch.ops.fattn.forward.default(q, k, v, *shared)
+        out, lse = torch.ops.fattn.forward.default(q, k, v, *tensors, *scalars)
     elif _recorded(q, k, v, tensors):
-        out, lse = _Eager.apply(q, k, v, *shared)
+        out, lse = _Eager.apply(q, k, v, tensors[_BIAS], tensors[_SINKS], tensors, scalars)
     else:
-        out, lse = _forward(q, k, v, shared, return_lse)
+        out, lse = _forward(q, k, v, tensors, scalars, return_lse)
     return (out, lse) if return_lse else out
 
 
-def attention(q, k, v, *, causal=False, window=(-1, -1), softmax_scale=None, softcap=0.0, chunk=0, causal_top_left=False,
+def attention(q, k, v, *, causal=False, window=_UNBOUNDED, softmax_scale=None, softcap=0.0, chunk=0, causal_top_left=False,
               bias=None, alibi_slopes=None, sinks=None, seqused_q=None, seqused_k=None, document_q=None, document_k=None,
               prefix=None, dropout_p=0.0, generator=None, deterministic=False, batch_invariant=False, return_lse=False,
               kernel=""):
@@ -417,7 +474,11 @@ def attention(q, k, v, *, causal=False, window=(-1, -1), softmax_scale=None, sof
 
     Returns o, or (o, lse) with lse fp32 (batch, heads_q, seqlen_q). Gradients flow to q, k, v, bias and sinks, from o
     and from lse. docs/python.md has every argument."""
-    tensors = (None, None, seqused_q, seqused_k, bias, alibi_slopes, sinks, document_q, document_k, prefix, None, None)
+    if (seqused_q is None and seqused_k is None and bias is None and alibi_slopes is None and sinks is None
+            and document_q is None and document_k is None and prefix is None):
+        tensors = _NO_ARRAYS
+    else:
+        tensors = (None, None, seqused_q, seqused_k, bias, alibi_slopes, sinks, document_q, document_k, prefix, None, None)
     return _call(q, k, v, tensors, (0, 0), causal, causal_top_left, window, chunk, softmax_scale, softcap, dropout_p,
                  generator, deterministic, batch_invariant, return_lse, kernel)
 

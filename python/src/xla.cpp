@@ -123,17 +123,26 @@ void* device_zeros(ffi::ScratchAllocator& scratch, std::size_t bytes, CUstream_s
   // The driver is in the process, because XLA computes with it; this package links none.
   using Memset = int (*)(unsigned long long, unsigned char, std::size_t, CUstream_st*);
   static const auto memset_async = [] {
-    void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    void* driver = dlopen("libcuda.so.1", RTLD_LAZY);
     return driver == nullptr ? nullptr : reinterpret_cast<Memset>(dlsym(driver, "cuMemsetD8Async"));
   }();
-  const auto memory = scratch.Allocate(bytes, Plan::workspace_alignment());
-  if (!memory || memset_async == nullptr) {
+  if (memset_async == nullptr) throw Error(Status::device_error, "libcuda.so.1 has no cuMemsetD8Async");
+  // XLA gives no more than this alignment on request.
+  constexpr std::size_t kOffered = 16;
+  constexpr std::size_t kAlign = Plan::workspace_alignment();
+  const auto memory = scratch.Allocate(bytes + kAlign - kOffered, kOffered);
+  if (!memory) {
     throw Error(Status::device_error, "no device memory for a workspace of " + std::to_string(bytes) + " bytes");
   }
-  if (memset_async(reinterpret_cast<unsigned long long>(*memory), 0, bytes, stream) != 0) {
+  void* begin = *memory;
+  std::size_t room = bytes + kAlign - kOffered;
+  if (std::align(kAlign, bytes, begin, room) == nullptr) {
+    throw Error(Status::device_error, "device memory for a workspace is not aligned to 16 bytes");
+  }
+  if (memset_async(reinterpret_cast<unsigned long long>(begin), 0, bytes, stream) != 0) {
     throw Error(Status::device_error, "cuMemsetD8Async failed");
   }
-  return *memory;
+  return begin;
 }
 
 // What differs between the two platforms.

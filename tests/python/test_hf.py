@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import copy
+
 import pytest
 import torch
 import transformers
@@ -23,11 +25,11 @@ def build(kind, device, dtype=torch.float32, **changes):
         config = transformers.GptOssConfig(**{**shape, "num_local_experts": 4, "num_experts_per_tok": 2}, sliding_window=9)
     models = []
     for implementation in ("eager", "fattn"):
-        config._attn_implementation = implementation
         torch.manual_seed(1)
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
-        assert model.config._attn_implementation == implementation
+        # A configuration of its own: models that share one share the implementation as well.
+        model = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=implementation)
         models.append(model.float())
+    assert [model.config._attn_implementation for model in models] == ["eager", "fattn"]
     models[1].load_state_dict(models[0].state_dict())
     if kind == "gpt_oss":
         for layers in zip(*(model.model.layers for model in models)):
