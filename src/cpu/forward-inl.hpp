@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "cpu/marks-inl.hpp"
-#include "cpu/score-inl.hpp"
+#include "cpu/softmax/scores-inl.hpp"
 
 // The forward pass for one tile of queries of one head: FlashAttention's loop over tiles of keys with an online
 // softmax. Scores are held transposed, a vector is one key and kLanes queries: maxima and sums are then lane by lane, K
@@ -12,131 +11,6 @@ namespace fattn::host::FATTN_TARGET {
 static_assert(kTileSide % kPanel == 0, "the queries of a tile fill whole panels of Q K^T");
 static_assert(kTileSide % kBlockRows == 0 && kHalfTileSide % kBlockRows == 0,
               "micro-kernels write whole blocks of rows into a tile");
-
-// What a tile of scores needs to know beside its numbers.
-struct ScoreTile {
-  Band band;
-  int query;                   // first of the tile
-  int rows;                    // queries of the tile
-  float slope;                 // ALiBi
-  int key = 0;                 // first of the tile
-  int keys = 0;                // of the tile
-  bool masked = false;         // some pair may be invisible
-  const int* marks = nullptr;  // [tile.k][tile.q]; null: the Band says all
-  bool first = true;           // of the item
-};
-
-// Which of the lanes that the Band keeps are marked as seen.
-inline MaskVec seen(const ScoreTile& tile, int at, MaskVec keep) {
-  return tile.marks == nullptr ? keep : keep & (splat(kUnseen) < load(tile.marks + at));
-}
-
-// Steps 1 to 4 of docs/numerics.md on the raw scores of one panel of queries, and the largest scaled score.
-inline void modify_scores(const Geometry& g, const ScoreTile& tile, const ForwardScratch& scratch, int panel,
-                          int stride) {
-  const Vec scale = splat(g.scale), slope = splat(tile.slope);
-  const Softcap softcap(g.softcap);
-  for (int j = 0; j < kPanelVecs; ++j) {
-    const int lane = panel * kPanel + j * kLanes;
-    const IntVec first = load(scratch.first + lane), last = load(scratch.last + lane);
-    const IntVec diagonal = count_from(tile.band.diagonal(tile.query + lane));
-    Vec top = load(scratch.max_logit + lane);
-    for (int i = 0; i < tile.keys; ++i) {
-      float* const at = scratch.s + i * stride + lane;
-      const IntVec key = splat(tile.key + i);
-      Vec x = load(at) * scale;
-      top = max(select(seen(tile, i * stride + lane, within(key, first, last)), x, top), top);
-      x = softcap.apply(x);
-      if (scratch.bias != nullptr) x = x + load(scratch.bias + (panel * tile.keys + i) * kPanel + j * kLanes);
-      store(at, x - alibi(slope, diagonal, key));
-    }
-    store(scratch.max_logit + lane, top);
-  }
-}
-
-inline void mask_scores(const ScoreTile& tile, const ForwardScratch& scratch, int panel, int stride) {
-  const Vec nothing = splat(-kInfinity);
-  for (int j = 0; j < kPanelVecs; ++j) {
-    const int lane = panel * kPanel + j * kLanes;
-    const IntVec first = load(scratch.first + lane), last = load(scratch.last + lane);
-    for (int i = 0; i < tile.keys; ++i) {
-      float* const at = scratch.s + i * stride + lane;
-      const MaskVec keep = seen(tile, i * stride + lane, within(splat(tile.key + i), first, last));
-      store(at, select(keep, load(at), nothing));
-    }
-  }
-}
-
-// Scores of one panel of queries become weights exp2((score - max) * c), and the state of the rows follows. This is
-// merge() of algebra/softmax_state.hpp, lane by lane, with the tile as the other side.
-template <DType dtype>
-void online_softmax(const ScoreTile& tile, const ForwardScratch& scratch, int panel, int stride, float c) {
-  const Vec nothing = splat(-kInfinity), scale = splat(c);
-  float* const column = scratch.s + panel * kPanel;
-  float* const max_at = scratch.max + panel * kPanel;
-  Vec top[kPanelVecs], base[kPanelVecs], total[kPanelVecs];
-  FATTN_UNROLL(8)
-  for (int j = 0; j < kPanelVecs; ++j) {
-    top[j] = load(max_at + j * kLanes);
-    total[j] = zero();
-  }
-  for (int i = 0; i < tile.keys; ++i) {
-    FATTN_UNROLL(8)
-    for (int j = 0; j < kPanelVecs; ++j) top[j] = max(load(column + i * stride + j * kLanes), top[j]);
-  }
-  // Without a key so far the differences would be NaN; any finite base gives weights of 0.
-  FATTN_UNROLL(8)
-  for (int j = 0; j < kPanelVecs; ++j) base[j] = select(top[j] == nothing, zero(), top[j]);
-  for (int i = 0; i < tile.keys; ++i) {
-    FATTN_UNROLL(8)
-    for (int j = 0; j < kPanelVecs; ++j) {
-      float* const at = column + i * stride + j * kLanes;
-      const Vec weight = exp2((load(at) - base[j]) * scale);
-      total[j] = total[j] + weight;
-      store(at, for_products<dtype>(weight));
-    }
-  }
-  FATTN_UNROLL(8)
-  for (int j = 0; j < kPanelVecs; ++j) {
-    const int lane = panel * kPanel + j * kLanes;
-    const Vec old = load(max_at + j * kLanes);
-    const Vec factor = select(old == nothing, zero(), exp2((old - base[j]) * scale));
-    store(scratch.factor + lane, factor);
-    store(scratch.sum + lane, fma(load(scratch.sum + lane), factor, total[j]));
-    store(max_at + j * kLanes, top[j]);
-  }
-}
-
-// The weights of dropped pairs are in the sum, and nowhere else.
-inline void drop_weights(const ScoreTile& tile, const ForwardScratch& scratch, int panel, int stride) {
-  for (int i = 0; i < tile.keys; ++i) {
-    for (int j = 0; j < kPanelVecs; ++j) {
-      const int at = i * stride + panel * kPanel + j * kLanes;
-      const MaskVec kept = splat(kDropped) < load(tile.marks + at);
-      store(scratch.s + at, select(kept, load(scratch.s + at), zero()));
-    }
-  }
-}
-
-// One tile of keys: S = Q K^T, the softmax, O = O * factor + P V.
-inline void forward_step(const ForwardPlan& plan, const ScoreTile& tile, const ForwardScratch& scratch) {
-  const Geometry& g = plan.geometry;
-  const int stride = plan.tile.q;
-  const float c = g.plain ? g.scale * kLog2e : kLog2e;
-  for (int panel = 0; panel * kPanel < tile.rows; ++panel) {
-    scores_of_panel(plan, tile.keys, panel, scratch);
-    if (!g.plain) modify_scores(g, tile, scratch, panel, stride);
-    if (tile.masked || tile.marks != nullptr) mask_scores(tile, scratch, panel, stride);
-    switch (g.problem.dtype) {
-      case DType::bf16: online_softmax<DType::bf16>(tile, scratch, panel, stride, c); break;
-      case DType::fp16: online_softmax<DType::fp16>(tile, scratch, panel, stride, c); break;
-      default: online_softmax<DType::fp32>(tile, scratch, panel, stride, c); break;
-    }
-    if (g.drops) drop_weights(tile, scratch, panel, stride);
-    output_of_panel(plan, tile.keys, panel, tile.first, scratch);
-  }
-  output_of_tile(plan, tile.rows, tile.keys, scratch);
-}
 
 // Rows without a sum to divide by are written as "no visible key".
 inline void write_empty_rows(const ForwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t begin,
@@ -275,12 +149,19 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
   }
   begin_item(plan, plan.q.rows(work.buffers.q, batch, queries.begin + query, head, rows, g.d), scratch);
 
-  ScoreTile tile{.band = band, .query = query, .rows = rows, .slope = g.slope(work.buffers, batch, head)};
+  const ScoreTile like{.band = band,
+                       .query = query,
+                       .rows = rows,
+                       .slope = g.slope(work.buffers, batch, head),
+                       .marks_stride = plan.tile.q};
   const TileRange tiles = band.tiles(query, query + rows, plan.tile.k);
   const int part = plan.splits > 1 ? kSplitKeys / plan.tile.k : tiles.end;
   const int begin = max_of(tiles.begin, split * part), end = min_of(tiles.end, (split + 1) * part);
   const Marker marker = g.marker(work.buffers, batch, head, queries, keys);
+  ScoreTile group[kMostTiles];
+  int grouped = 0;
   for (int t = begin; t < end; ++t) {
+    ScoreTile tile = like;
     tile.key = t * plan.tile.k;
     tile.keys = min_of(plan.tile.k, keys.length - tile.key);
     tile.masked = t < tiles.interior_begin || t >= tiles.interior_end;
@@ -298,20 +179,24 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
       mark_seen_keys(band, query, query + rows, tile.key, tile.keys, scratch.seen);
     }
     load_keys(plan, plan.k.rows(work.buffers.k, batch, keys.begin + tile.key, head_kv, tile.keys, g.d, seen),
-              plan.v.rows(work.buffers.v, batch, keys.begin + tile.key, head_kv, tile.keys, g.dv, seen), scratch);
+              plan.v.rows(work.buffers.v, batch, keys.begin + tile.key, head_kv, tile.keys, g.dv, seen), grouped,
+              scratch);
     if (scratch.bias != nullptr) {
       pack_transposed(g.bias(work.buffers, batch, head, query, tile.key, rows, tile.keys), scratch.bias);
     }
-    forward_step(plan, tile, scratch);
-    tile.first = false;
+    group[grouped++] = tile;
+    if (grouped < plan.tile.group) continue;
+    forward_step(plan, group, grouped, scratch);
+    grouped = 0;
   }
+  if (grouped > 0) forward_step(plan, group, grouped, scratch);
   if (plan.splits > 1) {
     keep_part(work, scratch, item, rows);
   } else {
     write_rows(work, scratch, batch, head, queries.begin + query, rows);
   }
   if (max_logit != nullptr) {
-    *max_logit = g.plain ? largest(scratch.max, rows) * g.scale : largest(scratch.max_logit, rows);
+    *max_logit = g.plain ? largest(largest_raw_scores(scratch), rows) * g.scale : largest(scratch.max_logit, rows);
   }
 }
 

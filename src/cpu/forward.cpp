@@ -6,6 +6,17 @@
 #include "cpu/threads.hpp"
 
 namespace fattn::host {
+namespace {
+
+Tile tile_of(const Geometry& g, const Device& device, const Blocking& block) {
+  if (!block.pairs) return forward_tile(block, g.d, g.dv, l2_bytes(device));
+  Tile tile = forward_pairs_tile(g.d, g.dv, l2_bytes(device), g.problem.seqlen_q);
+  // Marks and bias have room for one tile.
+  if (g.hides || g.drops || g.problem.score.bias) tile.group = 1;
+  return tile;
+}
+
+}  // namespace
 
 ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blocking& block)
     : geometry(problem),
@@ -13,7 +24,7 @@ ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blo
       k(problem, Operand::k),
       v(problem, Operand::v),
       o(problem, Operand::o),
-      tile(forward_tile(block, geometry.d, geometry.dv, l2_bytes(device))),
+      tile(tile_of(geometry, device, block)),
       blocking(block),
       // One more than none, so that there is an item to write rows past the lengths.
       q_tiles(std::max<std::int64_t>(1, ceil_div64(problem.seqlen_q, tile.q))),
@@ -31,9 +42,9 @@ ForwardScratch::ForwardScratch(Carver& carver, const ForwardPlan& plan) {
   const std::int64_t d = ceil_div64(plan.geometry.d, panel) * panel, dv = ceil_div64(plan.geometry.dv, panel) * panel;
   const bool pairs = plan.blocking.pairs;
   q = carver.operand(tile.q * d, pairs);
-  k = carver.operand(tile.k * d, pairs);
-  v = carver.operand(tile.k * dv, pairs);
-  s = carver.take<float>(tile.k * tile.q);
+  k = carver.operand(tile.group * tile.k * d, pairs);
+  v = carver.operand(tile.group * tile.k * dv, pairs);
+  s = carver.take<float>(tile.k * (pairs ? 2 * panel : tile.q));
   o = carver.take<float>(tile.q * dv);
   copy = pairs ? carver.operand(std::max(panel * d, tile.k * dv), pairs) : nullptr;
   rows = pairs ? carver.take<float>(panel * dv) : nullptr;
@@ -46,14 +57,16 @@ ForwardScratch::ForwardScratch(Carver& carver, const ForwardPlan& plan) {
   last = carver.take<int>(tile.q);
   marks = plan.geometry.hides || plan.geometry.drops ? carver.take<int>(tile.q * tile.k) : nullptr;
   seen = carver.take<bool>(tile.k);
+  begun = pairs ? carver.take<bool>(tile.q / panel) : nullptr;
 }
 
 Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking) {
   const auto plan = std::make_shared<const ForwardPlan>(problem, device, blocking);
   if (device.index >= 0) shared_pool(plan->lanes);
   Launch launch;
-  launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " " + blocking.text +
-                      ", L2 " + std::to_string(l2_bytes(device) >> 10) + " KiB";
+  launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) +
+                      (plan->tile.group > 1 ? std::string("x").append(std::to_string(plan->tile.group)) : "") + " " +
+                      blocking.text + ", L2 " + std::to_string(l2_bytes(device) >> 10) + " KiB";
   launch.shape.grid = plan->items;
   launch.shape.threads = plan->lanes;
   if (plan->splits > 1) launch.shape.tile += ", keys in parts of " + std::to_string(kSplitKeys);

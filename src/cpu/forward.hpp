@@ -33,21 +33,22 @@ struct ForwardScratch {
   ForwardScratch(Carver& carver, const ForwardPlan& plan);
 
   float* q;          // [tile.q / panel][d][panel], transposed
-  float* k;          // [d / panel][tile.k][panel]
-  float* v;          // [dv / panel][tile.k][panel]
-  float* s;          // [tile.k][tile.q]: scores, then weights, transposed
+  float* k;          // [d / panel][tile.k][panel]; pairs: [tile.group] of [tile.k][d]
+  float* v;          // [dv / panel][tile.k][panel]; pairs: [tile.group] of [dv][tile.k]
+  float* s;          // [tile.k][tile.q]: scores, then weights, transposed; pairs: [2][tile.k][panel]
   float* o;          // [tile.q][dv]
   float* copy;       // pairs: rows on their way to an operand
   float* rows;       // pairs: [panel][dv], a panel of o
   float* bias;       // [tile.q / panel][tile.k][panel]; null: none
   float* max;        // [tile.q]
   float* sum;        // [tile.q]
-  float* factor;     // [tile.q]
+  float* factor;     // [tile.q]; pairs: [2][panel]
   float* max_logit;  // [tile.q]
   int* first;        // [tile.q]: keys [first, last) are visible
   int* last;         // [tile.q]
   int* marks;        // [tile.k][tile.q]; null: neither documents, blocks nor dropout
   bool* seen;        // [tile.k]
+  bool* begun;       // pairs: [tile.q / panel]; the panel's o holds something
 };
 
 // One run: the plan, its data and its memory.

@@ -25,6 +25,20 @@ inline Vec exp2(Vec x) {
   return times_power_of_two(p, whole);
 }
 
+// 2^x for x < 100, NaN and -infinity, 2^0 exactly; |relative error| < 1e-7, and one rounding. For weights that are
+// rounded to 16 bits.
+inline Vec exp2_of_weight(Vec x) {
+  const Split at = split(x);
+  constexpr float kUp = kPowerHeadroom;
+  Vec p = splat(kUp * 0.00132647273f);
+  p = fma(p, at.fraction, splat(kUp * 0.00967151273f));
+  p = fma(p, at.fraction, splat(kUp * 0.0555073374f));
+  p = fma(p, at.fraction, splat(kUp * 0.240222421f));
+  p = fma(p, at.fraction, splat(kUp * 0.693146978f));
+  p = fma(p, at.fraction, splat(kUp));
+  return times_power_of_two(p, at.whole);
+}
+
 // Within 2 ulp.
 inline Vec tanh(Vec x) {
   const Vec z = x * x, magnitude = abs(x);

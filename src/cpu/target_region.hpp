@@ -19,3 +19,5 @@
 #define FATTN_END_TARGET FATTN_PRAGMA(GCC pop_options)
 #define FATTN_UNROLL(count) FATTN_PRAGMA(GCC unroll count)
 #endif
+// For functions whose object must stay in registers: one call that is none keeps it in memory for all.
+#define FATTN_INLINE inline __attribute__((always_inline))

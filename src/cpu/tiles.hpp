@@ -13,11 +13,14 @@ struct Blocking {
   bool pairs = false;  // operands are bf16 in pairs, padded to whole panels (gemm/pairs-inl.hpp)
 };
 
-// A tile of scores: q queries x k keys, both multiples of every target's blocking.
+// A tile of scores: q queries x k keys, both multiples of every target's blocking. Forward: `group` tiles of keys are
+// packed before any is multiplied.
 struct Tile {
   int q;
   int k;
+  int group = 1;
 };
+inline constexpr int kMostTiles = 8;  // of a group
 
 // All sides are multiples of these; every target's blocking divides them.
 inline constexpr int kTileSide = 96, kHalfTileSide = 48;
@@ -29,14 +32,19 @@ inline constexpr int kTileSide = 96, kHalfTileSide = 48;
 // more: forward 96x96 72, 192x96 75. Operands and scores stay below three quarters of the second cache.
 inline Tile forward_tile(const Blocking& blocking, int d, int dv, std::int64_t l2_bytes) {
   const std::int64_t room = l2_bytes / 4 * 3, columns = d + dv;
-  const auto bytes = [&](std::int64_t q, std::int64_t k) {
-    return blocking.pairs ? 2 * (k * columns + q * d) + 4 * (k * q + q * dv) : 4 * (k * columns + q * columns + k * q);
-  };
-  const int k = blocking.pairs || bytes(kTileSide, kTileSide) <= room ? kTileSide : kHalfTileSide;
-  const int most = blocking.pairs ? 4 : blocking.panel >= 32 ? 2 : 1;
-  int q = kTileSide;
-  while (q < most * kTileSide && bytes(2 * q, k) <= room) q *= 2;
+  const auto bytes = [&](std::int64_t q, std::int64_t k) { return 4 * (k * columns + q * columns + k * q); };
+  const int k = bytes(kTileSide, kTileSide) <= room ? kTileSide : kHalfTileSide;
+  const int q = blocking.panel >= 32 && bytes(2 * kTileSide, k) <= room ? 2 * kTileSide : kTileSide;
   return {.q = q, .k = k};
+}
+// Operands in pairs: a third of the room holds a group of tiles of keys, the rest queries and their output.
+inline Tile forward_pairs_tile(int d, int dv, std::int64_t l2_bytes, std::int64_t seqlen_q) {
+  const std::int64_t room = l2_bytes / 4 * 3, k = kTileSide;
+  Tile tile{.q = kTileSide, .k = kTileSide};
+  while (tile.group < kMostTiles && (tile.group + 1) * k * (d + dv) * 2 <= room / 3) ++tile.group;
+  const std::int64_t left = room - tile.group * k * (d + dv) * 2;
+  while (tile.q < 8 * kTileSide && tile.q < seqlen_q && 2 * tile.q * (2 * d + 4 * dv) <= left) tile.q *= 2;
+  return tile;
 }
 inline Tile backward_tile(const Blocking& blocking, int d, int dv, std::int64_t l2_bytes) {
   const std::int64_t side = kTileSide;

@@ -6,8 +6,9 @@ namespace fattn::host::FATTN_TARGET {
 inline void product_any(bool add, const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
                         std::int64_t b_stride, int depth, float* c, std::int64_t c_stride) {
   [[maybe_unused]] const Tiles tiles;
-  return add ? product<Into::add>(a, a_stride, rows, b, b_stride, depth, c, c_stride)
-             : product<Into::overwrite>(a, a_stride, rows, b, b_stride, depth, c, c_stride);
+  Nothing nothing;
+  return add ? product<Into::add>(a, a_stride, rows, b, b_stride, depth, c, c_stride, nothing)
+             : product<Into::overwrite>(a, a_stride, rows, b, b_stride, depth, c, c_stride, nothing);
 }
 inline void copy_rows_any(const RowsSource& source, int rows, int columns, std::uint16_t* out) {
   copy_rows(source, rows, columns, out);
@@ -25,8 +26,8 @@ inline void transposed_any(const std::uint16_t* rows, std::int64_t stride, int c
 }
 
 inline constexpr PairKernels pair_kernels(const char* name) {
-  return {name,     kBlockRows,     product_any,    copy_rows_any, columns_any,
-          rows_any, transposed_any, round_to_pairs, round_rows,    round_columns};
+  return {name,     kBlockRows,     product_any, copy_rows_any, columns_any,
+          rows_any, transposed_any, round_rows,  round_columns};
 }
 
 }  // namespace fattn::host::FATTN_TARGET

@@ -19,7 +19,6 @@ struct PairKernels {
                              std::uint16_t* out);
   void (*pack_columns)(const std::uint16_t* rows, std::int64_t stride, int count, int columns, std::uint16_t* out,
                        std::int64_t out_stride);
-  void (*round_to_pairs)(float* values, std::int64_t stride, int rows);
   void (*round_rows)(const float* values, std::int64_t stride, int rows, int columns, std::uint16_t* out);
   void (*round_columns)(const float* values, std::int64_t stride, int rows, int columns, std::uint16_t* out,
                         std::int64_t out_stride);

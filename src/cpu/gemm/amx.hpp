@@ -52,9 +52,11 @@ class Tiles {
       _tile_stream_loadd(4, a + step * kPairDepth, a_bytes);                                        \
       _tile_loadd(6, b + step * b_step, b_bytes);                                                   \
       _tile_dpbf16ps(left_sum, 4, 6);                                                               \
+      work.turn();                                                                                  \
       if (before != nullptr && step == 0) _tile_stored(left_before, before, c_bytes);               \
       _tile_loadd(7, b + step * b_step + 32, b_bytes);                                              \
       _tile_dpbf16ps(right_sum, 4, 7);                                                              \
+      work.turn();                                                                                  \
       if (before != nullptr && step == steps / 2) _tile_stored(right_before, before + 16, c_bytes); \
     }                                                                                               \
     before = c;                                                                                     \
@@ -63,13 +65,14 @@ class Tiles {
   } while (false)
 
 // c[m][n] (+)= sum over k of a[m][k] b[k][n]; rows: a multiple of 16, depth: of kPairDepth.
-template <Into into>
+template <Into into, class Between>
 inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
-                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride) {
+                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between& between) {
   const std::int64_t a_bytes = 2 * a_stride, b_bytes = 2 * b_stride, c_bytes = 4 * c_stride;
   const std::int64_t b_step = kPairDepth / 2 * b_stride;
   const int steps = depth / kPairDepth;
   FATTN_MEMORY_BARRIER;
+  Between work = between;  // a copy of our own stays in registers
   float* before = nullptr;
   int m = 0;
   for (; m + 32 <= rows; m += 32) {
@@ -84,6 +87,7 @@ inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, con
     _tile_stored(2, before, c_bytes);
     _tile_stored(3, before + 16, c_bytes);
   }
+  between = work;
   FATTN_MEMORY_BARRIER;
 }
 #undef FATTN_TILE_BLOCK

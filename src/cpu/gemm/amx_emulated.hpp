@@ -35,9 +35,9 @@ inline float multiply_add(float a, float b, float c) {
 
 // The arithmetic of TDPBF16PS, bit for bit: of each tile of 32 elements the even and the odd ones are summed by
 // multiply-adds from 0, then both sums together, then that to c; subnormals are 0 on the way in and out.
-template <Into into>
+template <Into into, class Between>
 inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
-                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride) {
+                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between&) {
   for (int m = 0; m < rows; ++m) {
     float* const sum = c + m * c_stride;
     if (into == Into::overwrite) __builtin_memset(sum, 0, kPanel * sizeof(float));

@@ -51,9 +51,9 @@ inline void product_block(const std::uint16_t* a, std::int64_t a_stride, const s
   }
 }
 
-template <Into into>
+template <Into into, class Between>
 inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
-                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride) {
+                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between&) {
   int m = 0;
   for (; m + 12 <= rows; m += 12) {
     product_block<into, 12>(a + m * a_stride, a_stride, b, b_stride, depth, c + m * c_stride, c_stride);

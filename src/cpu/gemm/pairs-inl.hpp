@@ -8,12 +8,22 @@
 // adds
 //
 //   product<into>    c = a b  or  c += a b  for one panel of b
+//
+// which lets `between` do something after each tile instruction if the target has tiles; turns() says how many there
+// are.
 namespace fattn::host::FATTN_TARGET {
 
 static_assert(kPanel == 32, "a panel is two tiles wide");
 inline constexpr int kPairDepth = 32;  // depths are multiples of this
 inline constexpr int kPairRow = 2 * kPanel;
 static_assert(kPairDepth % (2 * kLanes) == 0);
+
+// Products between whose tile instructions nothing else happens.
+struct Nothing {
+  void turn() {}
+};
+
+inline constexpr int turns(int rows, int depth) { return rows / 16 * (depth / kPairDepth) * 2; }
 
 struct PairRows {
   const std::uint16_t* data;
@@ -89,19 +99,6 @@ inline void pack_columns(const PairRows& rows, int count, int columns, std::uint
       transpose(block);
       FATTN_UNROLL(16)
       for (int i = 0; i < kLanes; ++i) store_bits(out + (column + i) * stride + row, block[i]);
-    }
-  }
-}
-
-// One panel of fp32 rows, rounded, becomes the right side of a product over the rows: in place, row i of the pairs lies
-// where row i lay.
-inline void round_to_pairs(float* values, std::int64_t stride, int rows) {
-  for (int row = 0; row < round_up(rows, kPairDepth); row += 2) {
-    FATTN_UNROLL(2)
-    for (int j = 0; j < kPanel; j += kLanes) {
-      const float* const from = values + row * stride + j;
-      const Vec first = row < rows ? load(from) : zero(), second = row + 1 < rows ? load(from + stride) : zero();
-      store_bits(values + row / 2 * stride + j, pairs_of(first, second));
     }
   }
 }

@@ -12,7 +12,7 @@ inline constexpr bool kPairs = true;
 inline std::uint16_t* pairs(float* memory) { return reinterpret_cast<std::uint16_t*>(memory); }
 inline int padded(int n) { return round_up(n, kPairDepth); }
 
-// Rounded when they are paired.
+// Backward: rounded when they are paired.
 template <DType>
 inline Vec for_products(Vec weight) {
   return weight;
@@ -20,6 +20,7 @@ inline Vec for_products(Vec weight) {
 
 inline void begin_item(const ForwardPlan& plan, const RowsSource& q, const ForwardScratch& scratch) {
   const int d = padded(plan.geometry.d);
+  for (int panel = 0; panel * kPanel < q.rows; ++panel) scratch.begun[panel] = false;
   for (int row = 0; row < q.rows; row += kPanel) {
     RowsSource panel = q;
     panel.data = static_cast<const std::uint16_t*>(q.data) + row * q.row_stride;
@@ -29,40 +30,68 @@ inline void begin_item(const ForwardPlan& plan, const RowsSource& q, const Forwa
   }
 }
 
-inline void load_keys(const ForwardPlan& plan, const RowsSource& k, const RowsSource& v,
+// The tile's place in its group.
+inline void load_keys(const ForwardPlan& plan, const RowsSource& k, const RowsSource& v, int tile,
                       const ForwardScratch& scratch) {
   const int d = padded(plan.geometry.d), dv = padded(plan.geometry.dv), keys = padded(k.rows);
-  copy_rows(k, keys, d, pairs(scratch.k));
-  pack_columns(padded_rows(v, keys, dv, pairs(scratch.copy)), keys, dv, pairs(scratch.v), plan.tile.k);
+  const std::int64_t first = std::int64_t{tile} * plan.tile.k;
+  copy_rows(k, keys, d, pairs(scratch.k) + first * d);
+  pack_columns(padded_rows(v, keys, dv, pairs(scratch.copy)), keys, dv, pairs(scratch.v) + first * dv, plan.tile.k);
 }
 
-inline void scores_of_panel(const ForwardPlan& plan, int keys, int panel, const ForwardScratch& scratch) {
+template <Into into>
+void plain_product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
+                   std::int64_t b_stride, int depth, float* c, std::int64_t c_stride) {
+  Nothing nothing;
+  product<into>(a, a_stride, rows, b, b_stride, depth, c, c_stride, nothing);
+}
+
+// One panel of queries and one tile of a group of key tiles.
+struct Unit {
+  int panel;
+  int tile;
+  int keys;
+  float* scores;  // [plan.tile.k][kPanel]; then weights, pairs, in the first half
+  float* factor;  // [kPanel]: what becomes of the output so far
+};
+
+// How often the products below give a turn.
+inline int turns_of_scores(const ForwardPlan& plan, const Unit& unit) {
+  return turns(padded(unit.keys), padded(plan.geometry.d));
+}
+inline int turns_of_output(const ForwardPlan& plan, const Unit& unit) {
+  return turns(padded(plan.geometry.dv), padded(unit.keys));
+}
+
+template <class Between>
+void scores_of_unit(const ForwardPlan& plan, const Unit& unit, const ForwardScratch& scratch, Between& between) {
   const int d = padded(plan.geometry.d);
-  product<Into::overwrite>(pairs(scratch.k), d, padded(keys), pairs(scratch.q) + std::int64_t{panel} * d * kPanel,
-                           kPairRow, d, scratch.s + panel * kPanel, plan.tile.q);
+  product<Into::overwrite>(pairs(scratch.k) + std::int64_t{unit.tile} * plan.tile.k * d, d, padded(unit.keys),
+                           pairs(scratch.q) + std::int64_t{unit.panel} * d * kPanel, kPairRow, d, unit.scores, kPanel,
+                           between);
 }
 
 // O^T = O^T * factor + V^T P^T
-inline void output_of_panel(const ForwardPlan& plan, int keys, int panel, bool first, const ForwardScratch& scratch) {
-  const int dv = padded(plan.geometry.dv), depth = padded(keys);
-  float* const weights = scratch.s + panel * kPanel;
-  float* const out = scratch.o + std::int64_t{panel} * dv * kPanel;
-  round_to_pairs(weights, plan.tile.q, keys);
-  if (first) {
-    product<Into::overwrite>(pairs(scratch.v), plan.tile.k, dv, pairs(weights), 2 * plan.tile.q, depth, out, kPanel);
+template <class Between>
+void output_of_unit(const ForwardPlan& plan, const Unit& unit, const ForwardScratch& scratch, Between& between) {
+  const int dv = padded(plan.geometry.dv), depth = padded(unit.keys);
+  const std::uint16_t* const v = pairs(scratch.v) + std::int64_t{unit.tile} * plan.tile.k * dv;
+  float* const out = scratch.o + std::int64_t{unit.panel} * dv * kPanel;
+  if (!scratch.begun[unit.panel]) {
+    scratch.begun[unit.panel] = true;
+    product<Into::overwrite>(v, plan.tile.k, dv, pairs(unit.scores), kPairRow, depth, out, kPanel, between);
     return;
   }
   bool same = true;
-  for (int j = 0; j < kPanel; ++j) same = same && scratch.factor[panel * kPanel + j] == 1.0f;
+  for (int j = 0; j < kPanel; ++j) same = same && unit.factor[j] == 1.0f;
   if (!same) {
     for (int j = 0; j < kPanel; j += kLanes) {
-      const Vec factor = load(scratch.factor + panel * kPanel + j);
+      const Vec factor = load(unit.factor + j);
       for (int i = 0; i < dv; ++i) store(out + i * kPanel + j, load(out + i * kPanel + j) * factor);
     }
   }
-  product<Into::add>(pairs(scratch.v), plan.tile.k, dv, pairs(weights), 2 * plan.tile.q, depth, out, kPanel);
+  product<Into::add>(v, plan.tile.k, dv, pairs(unit.scores), kPairRow, depth, out, kPanel, between);
 }
-inline void output_of_tile(const ForwardPlan&, int, int, const ForwardScratch&) {}
 
 inline float* output_row(const ForwardPlan& plan, int i, const ForwardScratch& scratch) {
   const int dv = padded(plan.geometry.dv);
@@ -100,8 +129,8 @@ inline void dot_panel(const BackwardPlan& plan, const RowsSource& a, const RowsS
   }
   pack_pairs_of_columns(copy_rows(b, kPanel, columns, pairs(scratch.copy)), columns, pairs(scratch.v_transposed));
   copy_rows(a, kPanel, columns, pairs(scratch.copy));
-  product<Into::overwrite>(pairs(scratch.copy), columns, kPanel, pairs(scratch.v_transposed), kPairRow, columns,
-                           scratch.p, plan.tile.k);
+  plain_product<Into::overwrite>(pairs(scratch.copy), columns, kPanel, pairs(scratch.v_transposed), kPairRow, columns,
+                                 scratch.p, plan.tile.k);
   for (int i = 0; i < kPanel; ++i) sum[i] = scratch.p[i * plan.tile.k + i];
 }
 
@@ -131,10 +160,12 @@ inline void load_queries(const BackwardPlan& plan, const RowsSource& q, const Ro
 inline void scores_and_dp(const BackwardPlan& plan, int rows, int keys, const BackwardScratch& scratch) {
   const int d = padded(plan.geometry.d), dv = padded(plan.geometry.dv), k = plan.tile.k;
   for (int key = 0; key < keys; key += kPanel) {
-    product<Into::overwrite>(pairs(scratch.q_rows), d, padded(rows),
-                             pairs(scratch.k_transposed) + std::int64_t{key} * d, kPairRow, d, scratch.p + key, k);
-    product<Into::overwrite>(pairs(scratch.dout_rows), dv, padded(rows),
-                             pairs(scratch.v_transposed) + std::int64_t{key} * dv, kPairRow, dv, scratch.ds + key, k);
+    plain_product<Into::overwrite>(pairs(scratch.q_rows), d, padded(rows),
+                                   pairs(scratch.k_transposed) + std::int64_t{key} * d, kPairRow, d, scratch.p + key,
+                                   k);
+    plain_product<Into::overwrite>(pairs(scratch.dout_rows), dv, padded(rows),
+                                   pairs(scratch.v_transposed) + std::int64_t{key} * dv, kPairRow, dv, scratch.ds + key,
+                                   k);
   }
 }
 
@@ -150,18 +181,18 @@ inline void add_gradients(const BackwardPlan& plan, int rows, int keys, const Ba
   round_columns(scratch.p, k, depth, keys_depth, weights, q);
   const int key_rows = round_up(keys, kBlockRows);
   for (int column = 0; column < columns_v; column += kPanel) {
-    product<Into::add>(weights, q, key_rows, pairs(scratch.dout) + std::int64_t{column} * q, kPairRow, depth,
-                       dv + column, plan.dv_columns);
+    plain_product<Into::add>(weights, q, key_rows, pairs(scratch.dout) + std::int64_t{column} * q, kPairRow, depth,
+                             dv + column, plan.dv_columns);
   }
   round_columns(scratch.ds, k, depth, keys_depth, weights, q);
   for (int column = 0; column < d; column += kPanel) {
-    product<Into::add>(weights, q, key_rows, pairs(scratch.q) + std::int64_t{column} * q, kPairRow, depth, dk + column,
-                       plan.d);
+    plain_product<Into::add>(weights, q, key_rows, pairs(scratch.q) + std::int64_t{column} * q, kPairRow, depth,
+                             dk + column, plan.d);
   }
   round_rows(scratch.ds, k, depth, keys_depth, weights);
   for (int column = 0; column < d; column += kPanel) {
-    product<Into::add>(weights, k, round_up(rows, kBlockRows), pairs(scratch.k) + std::int64_t{column} * k, kPairRow,
-                       keys_depth, dq + column, plan.d);
+    plain_product<Into::add>(weights, k, round_up(rows, kBlockRows), pairs(scratch.k) + std::int64_t{column} * k,
+                             kPairRow, keys_depth, dq + column, plan.d);
   }
 }
 

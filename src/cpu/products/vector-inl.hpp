@@ -22,7 +22,7 @@ inline void begin_item(const ForwardPlan& plan, const RowsSource& q, const Forwa
                    sizeof(float) * static_cast<std::size_t>(round_up(q.rows, kBlockRows)) *
                        static_cast<std::size_t>(round_up(plan.geometry.dv, kPanel)));
 }
-inline void load_keys(const ForwardPlan& plan, const RowsSource& k, const RowsSource& v,
+inline void load_keys(const ForwardPlan& plan, const RowsSource& k, const RowsSource& v, int,
                       const ForwardScratch& scratch) {
   pack_panels(k, plan.tile.k, scratch.k);
   pack_panels(v, plan.tile.k, scratch.v);
@@ -36,13 +36,12 @@ inline void scores_of_panel(const ForwardPlan& plan, int keys, int panel, const 
                       plan.tile.q);
 }
 
-// O = O * factor + P V: per panel as soon as its weights are there, or per tile.
-inline void output_of_panel(const ForwardPlan&, int, int, bool, const ForwardScratch&) {}
-inline void output_of_tile(const ForwardPlan& plan, int rows, int keys, const ForwardScratch& scratch) {
-  const int dv = round_up(plan.geometry.dv, kPanel);
+// O = O * factor + P V for queries [begin, end) of the tile.
+inline void output_of_tile(const ForwardPlan& plan, int begin, int end, int keys, const ForwardScratch& scratch) {
+  const int dv = round_up(plan.geometry.dv, kPanel), first = begin / kBlockRows * kBlockRows;
   for (int column = 0; column < plan.geometry.dv; column += kPanel) {
-    pv(scratch.s, plan.tile.q, rows, scratch.v + std::int64_t{column} * plan.tile.k, keys, scratch.factor,
-       scratch.o + column, dv);
+    pv(scratch.s + first, plan.tile.q, end - first, scratch.v + std::int64_t{column} * plan.tile.k, keys,
+       scratch.factor + first, scratch.o + std::int64_t{first} * dv + column, dv);
   }
 }
 

@@ -18,6 +18,8 @@ FATTN_BEGIN_TARGET("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512b
 
 #include "cpu/products/pairs-inl.hpp"
 
+#include "cpu/softmax/pairs-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 

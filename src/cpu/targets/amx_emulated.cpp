@@ -14,6 +14,8 @@
 
 #include "cpu/products/pairs-inl.hpp"
 
+#include "cpu/softmax/pairs-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 

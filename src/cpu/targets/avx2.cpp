@@ -16,6 +16,8 @@ FATTN_BEGIN_TARGET("avx2,fma,f16c")
 
 #include "cpu/products/vector-inl.hpp"
 
+#include "cpu/softmax/vector-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 FATTN_END_TARGET

@@ -16,6 +16,8 @@ FATTN_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 
 #include "cpu/products/vector-inl.hpp"
 
+#include "cpu/softmax/vector-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 FATTN_END_TARGET

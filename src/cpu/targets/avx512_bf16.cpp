@@ -16,6 +16,8 @@ FATTN_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"
 
 #include "cpu/products/pairs-inl.hpp"
 
+#include "cpu/softmax/pairs-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 FATTN_END_TARGET

@@ -14,6 +14,8 @@
 
 #include "cpu/products/vector-inl.hpp"
 
+#include "cpu/softmax/vector-inl.hpp"
+
 #include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
 

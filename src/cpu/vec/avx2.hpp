@@ -61,6 +61,16 @@ inline Vec times_power_of_two(Vec a, Vec n) {
   return {_mm256_mul_ps(kept, _mm256_set1_ps(1 / kPowerHeadroom))};
 }
 
+// x = whole + fraction, fraction in [-1/2, 1/2], for x < 100; what is below -151 is taken as that.
+struct Split {
+  Vec whole, fraction;
+};
+inline Split split(Vec x) {
+  const Vec bounded = max(splat(-151.0f), x);
+  const Vec whole = round(bounded);
+  return {whole, bounded - whole};
+}
+
 inline float sum(Vec a) {
   const __m128 half = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   const __m128 quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));

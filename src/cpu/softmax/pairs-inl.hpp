@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/softmax/scores-inl.hpp"
+
+// The softmax for targets that multiply bf16 in pairs (products/pairs-inl.hpp). Tile instructions leave the vector units
+// idle, so weights are computed between them. A unit is one panel of queries and one tile of keys; while unit u
+// multiplies with V, vectors work on the weights of u + 1, and they go on while u + 2 multiplies K with Q. The tiles of
+// a group follow each other for one panel, whose output then stays in the first cache.
+namespace fattn::host::FATTN_TARGET {
+
+// A row's base follows its maximum only when that is ahead by so many powers of two: the output is then rarely rescaled,
+// and weights stay below 2^8.
+inline constexpr float kBehind = 8;
+
+// Scores of one unit become weights exp2((score - base) * c), two keys at a time, rounded to the pairs that P V takes:
+// in place, row i of the pairs lies where row i of the scores lay.
+template <bool drops>
+class Weights {
+ public:
+  Weights(const ScoreTile& tile, const PanelScores& scores, int panel, const float* base, float c)
+      : from_(scores.at), to_(scores.at), left_(tile.keys / 2), keys_(tile.keys), scale_(splat(c)) {
+    if (drops) marks_ = tile.marks + panel * kPanel;
+    marks_stride_ = tile.marks_stride;
+    FATTN_UNROLL(32)
+    for (int j = 0; j < kPanelVecs; ++j) {
+      const Vec lanes = load(base + j * kLanes);
+      // Without a key so far the differences would be NaN; any finite base gives weights of 0.
+      shift_[j] = select(lanes == splat(-kInfinity), zero(), zero() - lanes * scale_);
+      total_[j] = zero();
+    }
+  }
+
+  // For the next `turns` turns: `share` of them have work to do, evenly spread.
+  void spread(int share, int turns) {
+    share_ = min_of(share, left_), turns_ = turns, credit_ = 0;
+  }
+  FATTN_INLINE void turn() {
+    credit_ += share_;
+    if (credit_ < turns_) return;
+    credit_ -= turns_;
+    pair();
+  }
+  int left() const { return left_; }
+
+  // What is left; then zeros up to whole pairs of tiles.
+  void finish() {
+    while (left_ > 0) pair();
+    int row = keys_ / 2;
+    if (keys_ % 2 != 0) {
+      for (int j = 0; j < kPanelVecs; ++j) store_bits(to_ + j * kLanes, pairs_of(weight(0, j), zero()));
+      ++row, to_ += kPanel;
+    }
+    for (; row < round_up(keys_, kPairDepth) / 2; ++row, to_ += kPanel) {
+      for (int j = 0; j < kPanelVecs; ++j) store(to_ + j * kLanes, zero());
+    }
+  }
+  Vec total(int j) const { return total_[j]; }
+
+ private:
+  FATTN_INLINE Vec weight(int row, int j) {
+    const Vec x = exp2_of_weight(fma(load(from_ + row * kPanel + j * kLanes), scale_, shift_[j]));
+    total_[j] = total_[j] + x;
+    if (!drops) return x;
+    // The weights of dropped pairs are in the sum, and nowhere else.
+    return select(splat(kDropped) < load(marks_ + row * marks_stride_ + j * kLanes), x, zero());
+  }
+  FATTN_INLINE void pair() {
+    Vec bits[kPanelVecs];
+    FATTN_UNROLL(32)
+    for (int j = 0; j < kPanelVecs; ++j) {
+      const Vec first = weight(0, j);
+      bits[j] = pairs_of(first, weight(1, j));
+    }
+    FATTN_UNROLL(32)
+    for (int j = 0; j < kPanelVecs; ++j) store_bits(to_ + j * kLanes, bits[j]);
+    from_ += 2 * kPanel, to_ += kPanel, --left_;
+    if (drops) marks_ += 2 * marks_stride_;
+  }
+
+  const float* from_;
+  float* to_;
+  int left_, keys_, share_ = 0, turns_ = 1, credit_ = 0;
+  const int* marks_ = nullptr;
+  int marks_stride_;
+  Vec scale_, shift_[kPanelVecs], total_[kPanelVecs];
+};
+
+// The bases of one panel after its scores, and what that makes of the sums so far. factor: [kPanel]
+inline void move_bases(int keys, const ForwardScratch& scratch, int panel, const PanelScores& scores, bool plain,
+                       float c, float* factors) {
+  const Vec nothing = splat(-kInfinity), scale = splat(c), ahead = splat(kBehind / c);
+  Vec top[kPanelVecs];
+  FATTN_UNROLL(32)
+  for (int j = 0; j < kPanelVecs; ++j) top[j] = load(scores.at + j * kLanes);
+  for (int i = 1; i < keys; ++i) {
+    FATTN_UNROLL(32)
+    for (int j = 0; j < kPanelVecs; ++j) top[j] = max(load(scores.at + i * kPanel + j * kLanes), top[j]);
+  }
+  for (int j = 0; j < kPanelVecs; ++j) {
+    const int lane = panel * kPanel + j * kLanes;
+    const Vec old = load(scratch.max + lane);
+    const Vec base = select(old + ahead < top[j], top[j], old);
+    const Vec factor = select(old == nothing, zero(), select(base == old, splat(1.0f), exp2((old - base) * scale)));
+    store(factors + j * kLanes, factor);
+    store(scratch.sum + lane, load(scratch.sum + lane) * factor);
+    store(scratch.max + lane, base);
+    if (plain) store(scratch.max_logit + lane, max(top[j], load(scratch.max_logit + lane)));
+  }
+}
+
+// The units of a group of key tiles that hold a visible pair, panel by panel. Scores, and the factors of the output,
+// take turns in two places.
+class Units {
+ public:
+  Units(const ForwardPlan& plan, const ScoreTile* tiles, int count, const ForwardScratch& scratch)
+      : plan_(plan), tiles_(tiles), count_(count), scratch_(scratch) {
+    next();
+  }
+  void next() {
+    do {
+      if (++tile_ == count_) tile_ = 0, ++panel_;
+      if (done()) return;
+      share_ = share_of_panel(tiles_[tile_], scratch_, panel_);
+    } while (share_ == Share::none);
+    ++number_;
+  }
+  bool done() const { return panel_ * kPanel >= tiles_->rows; }
+  const ScoreTile& tile() const { return tiles_[tile_]; }
+  Unit unit() const {
+    return {panel_, tile_, tiles_[tile_].keys, scratch_.s + (number_ & 1) * std::int64_t{plan_.tile.k} * kPanel,
+            scratch_.factor + (number_ & 1) * kPanel};
+  }
+  Share share() const { return share_; }
+
+ private:
+  const ForwardPlan& plan_;
+  const ScoreTile* tiles_;
+  int count_;
+  const ForwardScratch& scratch_;
+  int panel_ = 0, tile_ = -1, number_ = 0;
+  Share share_ = Share::all;
+};
+
+template <bool drops>
+void forward_units(const ForwardPlan& plan, const ScoreTile* tiles, int count, const ForwardScratch& scratch) {
+  const Geometry& g = plan.geometry;
+  const float c = g.plain ? g.scale * kLog2e : kLog2e;
+  Units units(plan, tiles, count, scratch);
+  if (units.done()) return;
+  const auto begin = [&](const Unit& unit) {
+    const PanelScores scores{unit.scores, kPanel};
+    finish_scores(g, units.tile(), scratch, unit.panel, units.share(), scores);
+    move_bases(unit.keys, scratch, unit.panel, scores, g.plain, c, unit.factor);
+    return Weights<drops>(units.tile(), scores, unit.panel, scratch.max + unit.panel * kPanel, c);
+  };
+  Nothing nothing;
+  Unit unit = units.unit();
+  scores_of_unit(plan, unit, scratch, nothing);
+  Weights<drops> weights = begin(unit);
+  for (;;) {
+    units.next();
+    const Unit next = units.unit();
+    if (!units.done()) {
+      weights.spread(weights.left(), turns_of_scores(plan, next));
+      scores_of_unit(plan, next, scratch, weights);
+    }
+    weights.finish();
+    for (int j = 0; j < kPanelVecs; ++j) {
+      float* const sum = scratch.sum + unit.panel * kPanel + j * kLanes;
+      store(sum, load(sum) + weights.total(j));
+    }
+    if (units.done()) break;
+    weights = begin(next);
+    weights.spread((weights.left() + 1) / 2, turns_of_output(plan, unit));
+    output_of_unit(plan, unit, scratch, weights);
+    unit = next;
+  }
+  output_of_unit(plan, unit, scratch, nothing);
+}
+
+// A group of key tiles: for each S^T = K Q^T, the softmax, O^T = O^T * factor + V^T P^T.
+inline void forward_step(const ForwardPlan& plan, const ScoreTile* tiles, int count, const ForwardScratch& scratch) {
+  if (plan.geometry.drops) return forward_units<true>(plan, tiles, count, scratch);
+  forward_units<false>(plan, tiles, count, scratch);
+}
+
+inline const float* largest_raw_scores(const ForwardScratch& scratch) { return scratch.max_logit; }
+
+}  // namespace fattn::host::FATTN_TARGET

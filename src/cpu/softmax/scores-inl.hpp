@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cpu/marks-inl.hpp"
+#include "cpu/score-inl.hpp"
+
+// Scores of the forward pass between the two products: what both kinds of targets do to them before the softmax.
+namespace fattn::host::FATTN_TARGET {
+
+// What a tile of scores needs to know beside its numbers.
+struct ScoreTile {
+  Band band;
+  int query;                   // first of the tile
+  int rows;                    // queries of the tile
+  float slope;                 // ALiBi
+  int key = 0;                 // first of the tile
+  int keys = 0;                // of the tile
+  bool masked = false;         // some pair may be invisible
+  const int* marks = nullptr;  // [tile.k][marks_stride]; null: the Band says all
+  int marks_stride = 0;
+};
+
+// Scores of one panel: a row for each key, kPanel queries wide.
+struct PanelScores {
+  float* at;
+  int stride;
+};
+
+// How much of a panel the Band keeps; a tile of many panels may be masked for a few of them.
+inline Share share_of_panel(const ScoreTile& tile, const ForwardScratch& scratch, int panel) {
+  if (!tile.masked) return Share::all;
+  bool any = false, all = true;
+  const int end = tile.key + tile.keys;
+  for (int i = panel * kPanel; i < min_of((panel + 1) * kPanel, tile.rows); ++i) {
+    any = any || (scratch.first[i] < end && scratch.last[i] > tile.key);
+    all = all && scratch.first[i] <= tile.key && scratch.last[i] >= end;
+  }
+  return any ? (all ? Share::all : Share::some) : Share::none;
+}
+
+// Which of the lanes that the Band keeps are marked as seen.
+inline MaskVec seen(const ScoreTile& tile, int at, MaskVec keep) {
+  return tile.marks == nullptr ? keep : keep & (splat(kUnseen) < load(tile.marks + at));
+}
+
+// Steps 1 to 4 of docs/numerics.md on the raw scores of one panel of queries, and the largest scaled score.
+inline void modify_scores(const Geometry& g, const ScoreTile& tile, const ForwardScratch& scratch, int panel,
+                          const PanelScores& scores) {
+  const Vec scale = splat(g.scale), slope = splat(tile.slope);
+  const Softcap softcap(g.softcap);
+  for (int j = 0; j < kPanelVecs; ++j) {
+    const int lane = panel * kPanel + j * kLanes;
+    const IntVec first = load(scratch.first + lane), last = load(scratch.last + lane);
+    const IntVec diagonal = count_from(tile.band.diagonal(tile.query + lane));
+    Vec top = load(scratch.max_logit + lane);
+    for (int i = 0; i < tile.keys; ++i) {
+      float* const at = scores.at + i * scores.stride + j * kLanes;
+      const IntVec key = splat(tile.key + i);
+      Vec x = load(at) * scale;
+      top = max(select(seen(tile, i * tile.marks_stride + lane, within(key, first, last)), x, top), top);
+      x = softcap.apply(x);
+      if (scratch.bias != nullptr) x = x + load(scratch.bias + (panel * tile.keys + i) * kPanel + j * kLanes);
+      store(at, x - alibi(slope, diagonal, key));
+    }
+    store(scratch.max_logit + lane, top);
+  }
+}
+
+inline void mask_scores(const ScoreTile& tile, const ForwardScratch& scratch, int panel, const PanelScores& scores) {
+  const Vec nothing = splat(-kInfinity);
+  for (int j = 0; j < kPanelVecs; ++j) {
+    const int lane = panel * kPanel + j * kLanes;
+    const IntVec first = load(scratch.first + lane), last = load(scratch.last + lane);
+    for (int i = 0; i < tile.keys; ++i) {
+      float* const at = scores.at + i * scores.stride + j * kLanes;
+      const MaskVec keep = seen(tile, i * tile.marks_stride + lane, within(splat(tile.key + i), first, last));
+      store(at, select(keep, load(at), nothing));
+    }
+  }
+}
+
+// What comes between the product and the softmax.
+inline void finish_scores(const Geometry& g, const ScoreTile& tile, const ForwardScratch& scratch, int panel,
+                          Share share, const PanelScores& scores) {
+  if (!g.plain) modify_scores(g, tile, scratch, panel, scores);
+  if (share != Share::all || tile.marks != nullptr) mask_scores(tile, scratch, panel, scores);
+}
+
+}  // namespace fattn::host::FATTN_TARGET
