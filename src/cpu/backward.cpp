@@ -103,13 +103,21 @@ BackwardPlan::BackwardPlan(const Problem& problem, const Device& device, const B
       q_rows(problem.total_q.value_or(problem.batch * problem.seqlen_q) + problem.batch * kSpill),
       k_rows(problem.total_k.value_or(problem.batch * problem.seqlen_k) + problem.batch * kSpill),
       d(ceil_div64(geometry.d, block.panel) * block.panel),
-      dv_columns(ceil_div64(geometry.dv, block.panel) * block.panel) {
+      dv_columns(ceil_div64(geometry.dv, block.panel) * block.panel),
+      transposed(block.pairs && geometry.plain && !geometry.hides && !geometry.drops),
+      group_rows(backward_group(geometry.d, geometry.dv, l2_bytes(device))) {
   const std::int64_t side_by_side = problem.batch * problem.heads_kv / turns * std::max<std::int64_t>(1, chunks);
   lanes = static_cast<int>(std::clamp<std::int64_t>(side_by_side, 1, std::max(1, device.threads)));
   Carver lane(nullptr), sums(nullptr);
   BackwardScratch(lane, *this);
   BackwardSums(sums, *this);
-  lane_bytes = (lane.used() + 255) / 256 * 256;
+  std::size_t lane_used = lane.used();
+  if (transposed) {
+    Carver other(nullptr);
+    TransposedScratch(other, *this);
+    lane_used = std::max(lane_used, other.used());
+  }
+  lane_bytes = (lane_used + 255) / 256 * 256;
   workspace_bytes = sums.used() + static_cast<std::size_t>(lanes) * lane_bytes;
 }
 
@@ -152,6 +160,32 @@ BackwardScratch::BackwardScratch(Carver& carver, const BackwardPlan& plan) {
   marks = plan.geometry.hides || plan.geometry.drops ? carver.take<int>(tile.q * tile.k) : nullptr;
   seen_q = carver.take<bool>(tile.q);
   seen_k = carver.take<bool>(tile.k);
+}
+
+TransposedScratch::TransposedScratch(Carver& carver, const BackwardPlan& plan) {
+  const std::int64_t n = plan.group_rows, keys = plan.tile.k, panel = plan.blocking.panel;
+  const auto operand = [&](std::int64_t count) { return carver.take<std::uint16_t>(count); };
+  k = operand(keys * plan.d);
+  v = operand(keys * plan.dv_columns);
+  k_columns = operand(keys * plan.d);
+  q = operand(n * plan.d);
+  dout = operand(n * plan.dv_columns);
+  q_rows = operand(n * plan.d);
+  dout_rows = operand(n * plan.dv_columns);
+  p = operand(keys * n);
+  ds = operand(keys * n);
+  stride = n;
+  slot_floats = keys * panel;
+  s = carver.take<float>(2 * slot_floats);
+  dp = carver.take<float>(2 * slot_floats);
+  pairs = operand(2 * slot_floats);
+  copy = operand(panel * std::max(plan.d, plan.dv_columns));
+  lse = carver.take<float>(n);
+  delta = carver.take<float>(n);
+  first = carver.take<int>(n);
+  last = carver.take<int>(n);
+  seen_q = carver.take<bool>(n);
+  seen_k = carver.take<bool>(keys);
 }
 
 Launch prepare_backward(const Problem& problem, const Device& device, const Blocking& blocking) {

@@ -36,6 +36,8 @@ struct BackwardPlan {
   std::int64_t q_tiles, k_tiles;  // of the longest sequence
   std::int64_t q_rows, k_rows;    // rows of the workspace for one head: all sequences, with kSpill after each
   std::int64_t d, dv_columns;     // head_dim and head_dim_v in whole panels
+  bool transposed;                // pairs, plain problems: transposed-inl.hpp
+  int group_rows;                 // transposed: queries whose operands are packed at a time
   int lanes;
   std::size_t lane_bytes = 0;
   std::size_t workspace_bytes = 0;
@@ -49,7 +51,7 @@ inline constexpr int kSpill = 32;
 struct BackwardSums {
   BackwardSums(Carver& carver, const BackwardPlan& plan);
 
-  float* dq;            // [heads_q, q_rows, d]
+  float* dq;            // [heads_q, q_rows, d]; transposed: [heads_q, q_rows / panel, d, panel]
   float* dk;            // [heads_kv, k_rows, d]
   float* dv;            // [heads_kv, k_rows, dv_columns]
   float* dbias;         // [heads_q, q_rows] or [heads_q, k_rows]; null when blocks add to the output or there is none
@@ -83,6 +85,41 @@ struct BackwardScratch {
   bool* seen_k;         // [tile.k]
 };
 
+// What a block of transposed scores works in; n is plan.group_rows.
+struct TransposedScratch {
+  TransposedScratch(Carver& carver, const BackwardPlan& plan);
+
+  std::uint16_t* k;          // [tile.k][d]
+  std::uint16_t* v;          // [tile.k][dv]
+  std::uint16_t* k_columns;  // [d][tile.k]
+  std::uint16_t* q;          // right sides of products over d, dv: [n / panel][d / 2][panel][2]
+  std::uint16_t* dout;
+  std::uint16_t* q_rows;  // and over queries: [d / panel][n / 2][panel][2]
+  std::uint16_t* dout_rows;
+  std::uint16_t* p;   // [tile.k][n]
+  std::uint16_t* ds;  // [tile.k][n]
+  float* s;           // two places, slot_floats apart: [tile.k][panel]
+  float* dp;
+  std::uint16_t* pairs;  // of rows of ds, likewise
+  std::uint16_t* copy;
+  float* lse;                // [n]
+  float* delta;              // [n]
+  int* first;                // [n]: keys [first, last) are visible
+  int* last;                 // [n]
+  bool* seen_q;              // [n]
+  bool* seen_k;              // [tile.k]
+  std::int64_t stride;       // n
+  std::int64_t slot_floats;  // elements of one place
+};
+
+// One panel of queries: its first, counted within the group, and its place.
+struct Panel {
+  int query;
+  float* s;
+  float* dp;
+  std::uint16_t* pairs;
+};
+
 struct BackwardWork {
   const BackwardPlan& plan;
   const Buffers& buffers;
@@ -90,6 +127,10 @@ struct BackwardWork {
   char* lanes;  // [plan.lanes][lane_bytes]
 
   BackwardScratch scratch(int lane) const {
+    Carver carver(lanes + static_cast<std::size_t>(lane) * plan.lane_bytes);
+    return {carver, plan};
+  }
+  TransposedScratch transposed_scratch(int lane) const {
     Carver carver(lanes + static_cast<std::size_t>(lane) * plan.lane_bytes);
     return {carver, plan};
   }

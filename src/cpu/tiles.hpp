@@ -63,4 +63,10 @@ inline constexpr int kFewQueries = 32, kSplitKeys = 10 * kTileSide;
 //   192 80 / 79; 74 / 67   480 84 / 81; 75 / 62   960 85 / 74; 76 / 53
 inline constexpr int kBackwardChunk = 480;
 
+// Operands in pairs: so many queries of a block are packed at a time, in two layouts, beside their dQ, P and dS.
+inline int backward_group(int d, int dv, std::int64_t l2_bytes) {
+  const std::int64_t row = 2 * 2 * (d + dv) + 2 * 2 * kTileSide + 4 * d;
+  return kBackwardChunk * row <= l2_bytes / 4 * 3 ? kBackwardChunk : kBackwardChunk / 3;
+}
+
 }  // namespace fattn::host

@@ -3,14 +3,14 @@
 
 #include "cpu/softmax/scores-inl.hpp"
 
-// The softmax for targets that multiply bf16 in pairs (products/pairs-inl.hpp). Tile instructions leave the vector units
-// idle, so weights are computed between them. A unit is one panel of queries and one tile of keys; while unit u
+// The softmax for targets that multiply bf16 in pairs (products/pairs-inl.hpp). Tile instructions leave the vector
+// units idle, so weights are computed between them. A unit is one panel of queries and one tile of keys; while unit u
 // multiplies with V, vectors work on the weights of u + 1, and they go on while u + 2 multiplies K with Q. The tiles of
 // a group follow each other for one panel, whose output then stays in the first cache.
 namespace fattn::host::FATTN_TARGET {
 
-// A row's base follows its maximum only when that is ahead by so many powers of two: the output is then rarely rescaled,
-// and weights stay below 2^8.
+// A row's base follows its maximum only when that is ahead by so many powers of two: the output is then rarely
+// rescaled, and weights stay below 2^8.
 inline constexpr float kBehind = 8;
 
 // Scores of one unit become weights exp2((score - base) * c), two keys at a time, rounded to the pairs that P V takes:
@@ -32,9 +32,7 @@ class Weights {
   }
 
   // For the next `turns` turns: `share` of them have work to do, evenly spread.
-  void spread(int share, int turns) {
-    share_ = min_of(share, left_), turns_ = turns, credit_ = 0;
-  }
+  void spread(int share, int turns) { share_ = min_of(share, left_), turns_ = turns, credit_ = 0; }
   FATTN_INLINE void turn() {
     credit_ += share_;
     if (credit_ < turns_) return;

@@ -20,8 +20,8 @@ FATTN_BEGIN_TARGET("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512b
 
 #include "cpu/softmax/pairs-inl.hpp"
 
-#include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
+#include "cpu/transposed-inl.hpp"
 
 namespace fattn::host::amx {
 
@@ -39,9 +39,9 @@ inline void delta_with_tiles(const BackwardWork& work, std::int64_t batch, std::
 inline void block_with_tiles(const BackwardWork& work, std::int64_t batch, std::int64_t head_kv, std::int64_t q_chunk,
                              std::int64_t k_chunk, int lane) {
   const Tiles tiles;
-  block_item(work, batch, head_kv, q_chunk, k_chunk, lane);
+  pairs_block(work, batch, head_kv, q_chunk, k_chunk, lane);
 }
-inline constexpr BackwardParts kPartsWithTiles{delta_with_tiles, block_with_tiles, write_dq, write_dk_dv};
+inline constexpr BackwardParts kPartsWithTiles{delta_with_tiles, block_with_tiles, pairs_write_dq, write_dk_dv};
 
 }  // namespace fattn::host::amx
 FATTN_END_TARGET

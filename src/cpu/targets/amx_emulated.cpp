@@ -16,8 +16,8 @@
 
 #include "cpu/softmax/pairs-inl.hpp"
 
-#include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
+#include "cpu/transposed-inl.hpp"
 
 namespace fattn {
 
@@ -40,6 +40,6 @@ const Kernel fattn_kernel_cpu_amx_emulated_backward = {
     .decline = [](const Problem& p, const Device&) { return host::decline_pairs(p, Pass::backward); },
     .prepare = [](const Problem& p,
                   const Device& d) { return host::prepare_backward(p, d, host::amx_emulated::kBlocking); },
-    .run = [](const Run& r) { host::run_backward(r, host::amx_emulated::kBackwardParts); }};
+    .run = [](const Run& r) { host::run_backward(r, host::amx_emulated::kPairsBackwardParts); }};
 
 }  // namespace fattn

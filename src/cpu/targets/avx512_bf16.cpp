@@ -18,8 +18,8 @@ FATTN_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c"
 
 #include "cpu/softmax/pairs-inl.hpp"
 
-#include "cpu/backward-inl.hpp"
 #include "cpu/forward-inl.hpp"
+#include "cpu/transposed-inl.hpp"
 FATTN_END_TARGET
 
 namespace fattn {
@@ -49,6 +49,6 @@ const Kernel fattn_kernel_cpu_avx512_bf16_backward = {
     .decline = [](const Problem& p, const Device& d) { return decline(p, d, Pass::backward); },
     .prepare = [](const Problem& p,
                   const Device& d) { return host::prepare_backward(p, d, host::avx512_bf16::kBlocking); },
-    .run = [](const Run& r) { host::run_backward(r, host::avx512_bf16::kBackwardParts); }};
+    .run = [](const Run& r) { host::run_backward(r, host::avx512_bf16::kPairsBackwardParts); }};
 
 }  // namespace fattn

@@ -22,4 +22,9 @@ inline Vec pairs_of(Vec a, Vec b) {
   return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(order, reinterpret_cast<const __m512i&>(both)))};
 }
 
+inline void store_rounded(std::uint16_t* p, Vec a) {
+  const __m256bh bits = _mm512_cvtneps_pbh(a.v);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<const __m256i&>(bits));
+}
+
 }  // namespace fattn::host::FATTN_TARGET

@@ -23,4 +23,6 @@ inline Vec pairs_of(Vec a, Vec b) {
   return {__builtin_bit_cast(float, bf16_from_float(a.v) | static_cast<std::uint32_t>(bf16_from_float(b.v)) << 16)};
 }
 
+inline void store_rounded(std::uint16_t* p, Vec a) { *p = bf16_from_float(a.v); }
+
 }  // namespace fattn::host::FATTN_TARGET
