@@ -4,10 +4,10 @@
 #include "cpu/backward-inl.hpp"
 
 // The backward pass for plain problems on targets that multiply bf16 in pairs. Scores are held transposed as in the
-// forward pass: S^T = K Q^T and dP^T = V dO^T for one panel of queries and one tile of keys. Rows of P^T and dS^T, rounded,
-// are then left sides of dV and dK as they lie, and pairs of rows of dS^T the right side of dQ^T = K^T dS^T: nothing is
-// transposed between the products. Gradients of one panel are computed between the tile instructions of its neighbours,
-// see softmax/pairs-inl.hpp. dQ is summed as [panel][d][kPanel].
+// forward pass: S^T = K Q^T and dP^T = V dO^T for one panel of queries and one tile of keys. Rows of P^T and dS^T,
+// rounded, are then left sides of dV and dK as they lie, and pairs of rows of dS^T the right side of dQ^T = K^T dS^T:
+// nothing is transposed between the products. Gradients of one panel are computed between the tile instructions of its
+// neighbours, see softmax/pairs-inl.hpp. dQ is summed as [panel][d][kPanel].
 namespace fattn::host::FATTN_TARGET {
 
 // Scores of one panel become weights exp(s - lse) and dP becomes dS, two keys at a time.
@@ -185,8 +185,9 @@ inline void add_dk_dv(const BackwardPlan& plan, const TransposedScratch& scratch
   const int depth = (tile.end - tile.begin) * kPanel;
   const std::int64_t step = scratch.stride * kPanel, first = std::int64_t{query} * kPanel;
   for (int column = 0; column < padded(plan.geometry.dv); column += kPanel) {
-    plain_product<Into::add>(scratch.p + query, scratch.stride, rows, scratch.dout_rows + column / kPanel * step + first,
-                             kPairRow, depth, dv + column, plan.dv_columns);
+    plain_product<Into::add>(scratch.p + query, scratch.stride, rows,
+                             scratch.dout_rows + column / kPanel * step + first, kPairRow, depth, dv + column,
+                             plan.dv_columns);
   }
   for (int column = 0; column < padded(plan.geometry.d); column += kPanel) {
     plain_product<Into::add>(scratch.ds + query, scratch.stride, rows, scratch.q_rows + column / kPanel * step + first,
@@ -261,8 +262,8 @@ inline void transposed_block(const BackwardWork& work, std::int64_t batch, std::
         loaded = true;
 
         // One panel inside the mask sees every key.
-        const bool some_interior = max_of(range.interior_begin - panel, tile.begin) <
-                                   min_of(range.interior_end - panel, tile.end);
+        const bool some_interior =
+            max_of(range.interior_begin - panel, tile.begin) < min_of(range.interior_end - panel, tile.end);
         if (!some_interior) mark_seen_keys(band, query, query + rows, key, count, scratch.seen_k);
         const bool* const seen = some_interior ? nullptr : scratch.seen_k;
         const int padded_keys = padded(count);
