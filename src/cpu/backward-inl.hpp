@@ -163,9 +163,9 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
                                           : weights_and_gradients<dtype, true>(g, size, tile, scratch, sums);
 }
 
-// Intervals of visible keys, counted within the tile, and which queries see any key of it. Returns null when all do.
-inline const bool* visible_keys(const GradientTile& tile, const MarkedTile& marked, const BackwardScratch& scratch) {
-  bool all = true;
+// Intervals of visible keys, counted within the tile, and which queries see any key of it.
+inline Share visible_keys(const GradientTile& tile, const MarkedTile& marked, const BackwardScratch& scratch) {
+  bool all = true, any = false;
   for (int i = 0; i < tile.rows; ++i) {
     const Interval visible = tile.masked ? tile.band.visible(tile.query + i) : Interval{tile.key, tile.key + tile.keys};
     scratch.first[i] = max_of(0, visible.begin - tile.key);
@@ -173,8 +173,9 @@ inline const bool* visible_keys(const GradientTile& tile, const MarkedTile& mark
     scratch.seen_q[i] = scratch.first[i] < scratch.last[i] && tile.lse[i] != -kInfinity;
     if (tile.marks != nullptr && !sees_any(marked, i, scratch.first[i], scratch.last[i])) scratch.seen_q[i] = false;
     all = all && scratch.seen_q[i];
+    any = any || scratch.seen_q[i];
   }
-  return all ? nullptr : scratch.seen_q;
+  return any ? (all ? Share::all : Share::some) : Share::none;
 }
 
 // S = Q K^T, dP = dO V^T, P and dS, then dV += P^T dO, dK += dS^T Q, dQ += dS K.
@@ -183,7 +184,9 @@ inline void gradient_step(const BackwardWork& work, const GradientTile& tile, co
   const BackwardPlan& plan = work.plan;
   const Geometry& g = plan.geometry;
   const Tile size = plan.tile;
-  const bool* const seen = visible_keys(tile, marked, scratch);
+  const Share share = visible_keys(tile, marked, scratch);
+  if (share == Share::none) return;
+  const bool* const seen = share == Share::all ? nullptr : scratch.seen_q;
   const std::int64_t row = queries.begin + tile.query;
   load_queries(plan, plan.q.rows(work.buffers.q, tile.batch, row, tile.head, tile.rows, g.d, seen),
                plan.dout.rows(work.buffers.dout, tile.batch, row, tile.head, tile.rows, g.dv, seen), scratch);

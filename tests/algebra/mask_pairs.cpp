@@ -132,6 +132,19 @@ TEST(PairMask, BlocksAreSkipped) {
   EXPECT_EQ(mask.share(8, 9, 0, 1), Share::some);  // partial, whatever its bits are
 }
 
+// Documents that a tile does not have are known whatever order the ids come in.
+TEST(PairMask, DocumentsAreSkipped) {
+  const std::vector<std::int32_t> q = {7, 7, -3, -3, 1000, 1000, 12, 12}, k = {12, 12, 500, 500, 3, 3, 7, 7};
+  PairMask mask;
+  mask.document_q = q.data();
+  mask.document_k = k.data();
+  EXPECT_EQ(mask.share(0, 4, 0, 6), Share::none);  // 3 and 12 lie between -3 and 7, or beyond
+  EXPECT_EQ(mask.share(2, 6, 0, 8), Share::none);  // every key's id lies between these two
+  EXPECT_EQ(mask.share(6, 8, 2, 8), Share::none);
+  EXPECT_EQ(mask.share(0, 2, 6, 8), Share::all);
+  EXPECT_EQ(mask.share(0, 8, 0, 8), Share::some);
+}
+
 // Tables of sequences and heads are found where docs/numerics.md says they are.
 TEST(PairMask, TablesByBatchAndHead) {
   // 2 x 3 tables of one block each; table 4 (batch 1, head 1) has the block.

@@ -26,14 +26,24 @@ struct PanelScores {
   int stride;
 };
 
-// How much of a panel the Band keeps; a tile of many panels may be masked for a few of them.
+// How much of a panel is kept; a tile of many panels may be masked for a few of them.
 inline Share share_of_panel(const ScoreTile& tile, const ForwardScratch& scratch, int panel) {
-  if (!tile.masked) return Share::all;
-  bool any = false, all = true;
-  const int end = tile.key + tile.keys;
-  for (int i = panel * kPanel; i < min_of((panel + 1) * kPanel, tile.rows); ++i) {
-    any = any || (scratch.first[i] < end && scratch.last[i] > tile.key);
-    all = all && scratch.first[i] <= tile.key && scratch.last[i] >= end;
+  bool any = true, all = true;
+  if (tile.masked) {
+    any = false;
+    const int end = tile.key + tile.keys;
+    for (int i = panel * kPanel; i < min_of((panel + 1) * kPanel, tile.rows); ++i) {
+      any = any || (scratch.first[i] < end && scratch.last[i] > tile.key);
+      all = all && scratch.first[i] <= tile.key && scratch.last[i] >= end;
+    }
+  }
+  if (any && tile.marks != nullptr) {
+    const int* line = tile.marks + panel * kPanel;
+    int marks = 0;
+    for (int i = 0; i < tile.keys; ++i, line += tile.marks_stride) {
+      for (int j = 0; j < min_of(kPanel, tile.rows - panel * kPanel); ++j) marks |= line[j];
+    }
+    any = marks != kUnseen, all = false;
   }
   return any ? (all ? Share::all : Share::some) : Share::none;
 }
@@ -83,7 +93,7 @@ inline void mask_scores(const ScoreTile& tile, const ForwardScratch& scratch, in
 inline void finish_scores(const Geometry& g, const ScoreTile& tile, const ForwardScratch& scratch, int panel,
                           Share share, const PanelScores& scores) {
   if (!g.plain) modify_scores(g, tile, scratch, panel, scores);
-  if (share != Share::all || tile.marks != nullptr) mask_scores(tile, scratch, panel, scores);
+  if (share != Share::all) mask_scores(tile, scratch, panel, scores);
 }
 
 }  // namespace fattn::host::FATTN_TARGET
