@@ -45,24 +45,45 @@ inline void write_row(const ForwardWork& work, std::int64_t batch, std::int64_t 
   store_row(plan.o.dtype, row, static_cast<float>(keep / state.sum), g.dv, plan.o.at(work.buffers.o, batch, at, head));
 }
 
-inline void write_rows(const ForwardWork& work, const ForwardScratch& scratch, std::int64_t batch, std::int64_t head,
-                       std::int64_t begin, int rows) {
-  for (int i = 0; i < rows; ++i) {
-    float* const row = output_row(work.plan, i, scratch);
-    write_row(work, batch, head, begin + i, scratch.max[i], scratch.sum[i], row);
-  }
+// One row of one part of the keys, for merge_row().
+inline void keep_part(const ForwardWork& work, std::int64_t item, int row, float top, float sum, const float* o) {
+  float* const part = work.part(item, row);
+  part[0] = top;
+  part[1] = sum;
+  __builtin_memcpy(part + 2, o, static_cast<std::size_t>(work.plan.geometry.dv) * sizeof(float));
 }
 
-// The rows of one part of the keys, for merge_parts().
-inline void keep_part(const ForwardWork& work, const ForwardScratch& scratch, std::int64_t item, int rows) {
-  const std::size_t bytes = static_cast<std::size_t>(work.plan.geometry.dv) * sizeof(float);
-  for (int i = 0; i < rows; ++i) {
-    float* const part = work.part(item, i);
-    part[0] = scratch.max[i];
-    part[1] = scratch.sum[i];
-    __builtin_memcpy(part + 2, output_row(work.plan, i, scratch), bytes);
+// The parts of one row, in the order of the keys, into the first; then the row.
+inline void merge_row(const ForwardWork& work, std::int64_t item, int i, std::int64_t batch, std::int64_t head,
+                      std::int64_t at) {
+  const ForwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const double c = static_cast<double>(g.plain ? g.scale : 1.0f);
+  float top = -kInfinity;
+  for (std::int64_t split = 0; split < plan.splits; ++split) {
+    const float part = work.part(item * plan.splits + split, i)[0];
+    top = part > top ? part : top;
   }
+  float* const row = work.part(item * plan.splits, i);
+  double sum = 0;
+  bool first = true;
+  for (std::int64_t split = 0; split < plan.splits; ++split) {
+    const float* const part = work.part(item * plan.splits + split, i);
+    if (part[0] == -kInfinity) continue;  // it saw no key
+    const double factor = __builtin_exp((static_cast<double>(part[0]) - static_cast<double>(top)) * c);
+    sum += static_cast<double>(part[1]) * factor;
+    const float f = static_cast<float>(factor);
+    for (int j = 2; j < g.dv + 2; ++j) row[j] = first ? part[j] * f : row[j] + part[j] * f;
+    first = false;
+  }
+  write_row(work, batch, head, at, top, static_cast<float>(sum), row + 2);
 }
+
+}  // namespace fattn::host::FATTN_TARGET
+
+#include "cpu/few_queries-inl.hpp"
+
+namespace fattn::host::FATTN_TARGET {
 
 // Queries of an item: where their tile begins, and how many there are.
 struct ItemRows {
@@ -81,31 +102,11 @@ inline ItemRows rows_of_item(const ForwardWork& work, std::int64_t item) {
   return {batch, head, tile, queries, query, min_of(queries.length - query, plan.tile.q)};
 }
 
-// The parts of a tile of queries, in the order of the keys, into the first; then the rows.
 inline void merge_parts(const ForwardWork& work, std::int64_t item) {
-  const ForwardPlan& plan = work.plan;
-  const Geometry& g = plan.geometry;
+  if (work.plan.fold > 0) return merge_few(work, item);
   const ItemRows at = rows_of_item(work, item);
-  const double c = static_cast<double>(g.plain ? g.scale : 1.0f);
   for (int i = 0; i < at.rows; ++i) {
-    float top = -kInfinity;
-    for (std::int64_t split = 0; split < plan.splits; ++split) {
-      const float part = work.part(item * plan.splits + split, i)[0];
-      top = part > top ? part : top;
-    }
-    float* const row = work.part(item * plan.splits, i);
-    double sum = 0;
-    bool first = true;
-    for (std::int64_t split = 0; split < plan.splits; ++split) {
-      const float* const part = work.part(item * plan.splits + split, i);
-      if (part[0] == -kInfinity) continue;  // it saw no key
-      const double factor = __builtin_exp((static_cast<double>(part[0]) - static_cast<double>(top)) * c);
-      sum += static_cast<double>(part[1]) * factor;
-      const float f = static_cast<float>(factor);
-      for (int j = 2; j < g.dv + 2; ++j) row[j] = first ? part[j] * f : row[j] + part[j] * f;
-      first = false;
-    }
-    write_row(work, at.batch, at.head, at.queries.begin + at.query + i, top, static_cast<float>(sum), row + 2);
+    merge_row(work, item, i, at.batch, at.head, at.queries.begin + at.query + i);
   }
 }
 
@@ -119,6 +120,7 @@ inline float largest(const float* values, int count) {
 // work.
 inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
   const ForwardPlan& plan = work.plan;
+  if (plan.fold > 0) return few_item(work, item, lane);
   const Geometry& g = plan.geometry;
   const int split = static_cast<int>(item % plan.splits);
   const ItemRows at = rows_of_item(work, item / plan.splits);
@@ -190,10 +192,13 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
     grouped = 0;
   }
   if (grouped > 0) forward_step(plan, group, grouped, scratch);
-  if (plan.splits > 1) {
-    keep_part(work, scratch, item, rows);
-  } else {
-    write_rows(work, scratch, batch, head, queries.begin + query, rows);
+  for (int i = 0; i < rows; ++i) {
+    float* const row = output_row(plan, i, scratch);
+    if (plan.splits > 1) {
+      keep_part(work, item, i, scratch.max[i], scratch.sum[i], row);
+    } else {
+      write_row(work, batch, head, queries.begin + query + i, scratch.max[i], scratch.sum[i], row);
+    }
   }
   if (max_logit != nullptr) {
     *max_logit = g.plain ? largest(largest_raw_scores(scratch), rows) * g.scale : largest(scratch.max_logit, rows);

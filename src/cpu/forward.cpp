@@ -16,6 +16,17 @@ Tile tile_of(const Geometry& g, const Device& device, const Blocking& block) {
   return tile;
 }
 
+// How many heads that share a key head are served at once when there are few queries; 0: not at all. Options that
+// differ from head to head, or from row to row in ways of their own, go the way of many queries.
+int fold_of(const Geometry& g) {
+  const Problem& p = g.problem;
+  if (p.seqlen_q < 1 || p.seqlen_q > kFewestQueries || p.return_max_logit) return 0;
+  if (g.hides || g.drops || p.score.bias || p.score.alibi != Alibi::none) return 0;
+  std::int64_t fold = g.group;
+  while (g.group % fold != 0 || fold * p.seqlen_q > kMostFewRows) --fold;
+  return static_cast<int>(fold);
+}
+
 }  // namespace
 
 ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blocking& block)
@@ -29,7 +40,8 @@ ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blo
       // One more than none, so that there is an item to write rows past the lengths.
       q_tiles(std::max<std::int64_t>(1, ceil_div64(problem.seqlen_q, tile.q))),
       splits(problem.seqlen_q > kFewQueries ? 1 : std::max<std::int64_t>(1, ceil_div64(problem.seqlen_k, kSplitKeys))),
-      items(problem.batch * problem.heads_q * q_tiles * splits),
+      fold(fold_of(geometry)),
+      items(problem.batch * problem.heads_q / std::max(fold, 1) * q_tiles * splits),
       lanes(static_cast<int>(std::clamp<std::int64_t>(items, 1, std::max(1, device.threads)))) {
   Carver carver(nullptr);
   ForwardScratch(carver, *this);
@@ -67,10 +79,15 @@ Launch prepare_forward(const Problem& problem, const Device& device, const Block
   launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) +
                       (plan->tile.group > 1 ? std::string("x").append(std::to_string(plan->tile.group)) : "") + " " +
                       blocking.text + ", L2 " + std::to_string(l2_bytes(device) >> 10) + " KiB";
+  if (plan->fold > 0) {
+    launch.shape.tile = std::to_string(plan->fold * problem.seqlen_q) + " rows of " + std::to_string(plan->fold) +
+                        (plan->fold > 1 ? " heads" : " head") + " beside keys as they lie, tiles of " +
+                        std::to_string(plan->tile.k);
+  }
   launch.shape.grid = plan->items;
   launch.shape.threads = plan->lanes;
   if (plan->splits > 1) launch.shape.tile += ", keys in parts of " + std::to_string(kSplitKeys);
-  const std::int64_t parts = plan->splits > 1 ? plan->items * kFewQueries * plan->part_floats() : 0;
+  const std::int64_t parts = plan->splits > 1 ? plan->items * plan->part_rows() * plan->part_floats() : 0;
   const std::int64_t floats = (problem.return_max_logit ? plan->items : 0) + parts;
   launch.workspace_bytes =
       static_cast<std::size_t>(plan->lanes) * plan->lane_bytes + static_cast<std::size_t>(floats) * sizeof(float);

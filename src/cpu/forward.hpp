@@ -20,10 +20,12 @@ struct ForwardPlan {
   Blocking blocking;
   std::int64_t q_tiles;  // of the longest sequence
   std::int64_t splits;   // parts of the keys that are items of their own; 1: all keys in one
-  std::int64_t items;    // (batch, query head, query tile, part)
+  int fold;              // few queries: heads that share a key head and are one item; 0: see few_queries-inl.hpp
+  std::int64_t items;    // (batch, query head or fold of heads, query tile, part)
   int lanes;             // items in flight, each with scratch memory of its own
   std::size_t lane_bytes = 0;
 
+  std::int64_t part_rows() const { return fold > 0 ? fold * geometry.problem.seqlen_q : kFewQueries; }
   std::int64_t part_floats() const { return geometry.dv + 2; }
 };
 
@@ -60,7 +62,7 @@ struct ForwardWork {
   float* parts;       // [batch, heads_q, q_tiles, splits] of rows' states, when there are several
 
   // One row of one part: its maximum, its sum, then o.
-  float* part(std::int64_t item, int row) const { return parts + (item * kFewQueries + row) * plan.part_floats(); }
+  float* part(std::int64_t item, int row) const { return parts + (item * plan.part_rows() + row) * plan.part_floats(); }
   ForwardScratch scratch(int lane) const {
     Carver carver(lanes + static_cast<std::size_t>(lane) * plan.lane_bytes);
     return {carver, plan};

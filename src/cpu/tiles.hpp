@@ -57,6 +57,9 @@ inline Tile backward_tile(const Blocking& blocking, int d, int dv, std::int64_t 
 // position alone, so that bits depend neither on threads nor on what else is in the batch.
 inline constexpr int kFewQueries = 32, kSplitKeys = 10 * kTileSide;
 
+// Up to so many queries a head are computed on keys as they lie, with as many heads as make so many rows.
+inline constexpr int kFewestQueries = 8, kMostFewRows = 48;
+
 // Side of a block of the backward pass: long enough that packing K and V and starting a wave cost little, short enough
 // that a head of 2048 keys keeps four threads busy. Same machine, bf16, one head, one / two threads,
 // d128 4096 full; d64 2048 causal:

@@ -88,22 +88,37 @@ class Weights {
 inline void move_bases(int keys, const ForwardScratch& scratch, int panel, const PanelScores& scores, bool plain,
                        float c, float* factors) {
   const Vec nothing = splat(-kInfinity), scale = splat(c), ahead = splat(kBehind / c);
-  Vec top[kPanelVecs];
-  FATTN_UNROLL(32)
-  for (int j = 0; j < kPanelVecs; ++j) top[j] = load(scores.at + j * kLanes);
-  for (int i = 1; i < keys; ++i) {
+  // Four rows at a time: one after the other would wait for each comparison.
+  constexpr int kChains = 4;
+  Vec tops[kChains][kPanelVecs];
+  FATTN_UNROLL(4)
+  for (int i = 0; i < kChains; ++i) {
     FATTN_UNROLL(32)
-    for (int j = 0; j < kPanelVecs; ++j) top[j] = max(load(scores.at + i * kPanel + j * kLanes), top[j]);
+    for (int j = 0; j < kPanelVecs; ++j) tops[i][j] = load(scores.at + j * kLanes);
+  }
+  int row = 1;
+  for (; row + kChains <= keys; row += kChains) {
+    FATTN_UNROLL(4)
+    for (int i = 0; i < kChains; ++i) {
+      FATTN_UNROLL(32)
+      for (int j = 0; j < kPanelVecs; ++j) {
+        tops[i][j] = max(load(scores.at + (row + i) * kPanel + j * kLanes), tops[i][j]);
+      }
+    }
+  }
+  for (; row < keys; ++row) {
+    for (int j = 0; j < kPanelVecs; ++j) tops[0][j] = max(load(scores.at + row * kPanel + j * kLanes), tops[0][j]);
   }
   for (int j = 0; j < kPanelVecs; ++j) {
     const int lane = panel * kPanel + j * kLanes;
+    const Vec top = max(max(tops[0][j], tops[1][j]), max(tops[2][j], tops[3][j]));
     const Vec old = load(scratch.max + lane);
-    const Vec base = select(old + ahead < top[j], top[j], old);
+    const Vec base = select(old + ahead < top, top, old);
     const Vec factor = select(old == nothing, zero(), select(base == old, splat(1.0f), exp2((old - base) * scale)));
     store(factors + j * kLanes, factor);
     store(scratch.sum + lane, load(scratch.sum + lane) * factor);
     store(scratch.max + lane, base);
-    if (plain) store(scratch.max_logit + lane, max(top[j], load(scratch.max_logit + lane)));
+    if (plain) store(scratch.max_logit + lane, max(top, load(scratch.max_logit + lane)));
   }
 }
 
