@@ -37,6 +37,11 @@ Launch launch_forward(const ForwardRow& row, const Problem& problem, const Devic
 
 // Pieces that both sources need.
 TensorShape shape_of(const Problem& problem, Operand operand);
+// Whether the copy engine's boxes are whole tiles: a part of a slice it fills with zeros only slice by slice.
+bool loads_whole_tiles(const Problem& problem);
+// The map of an operand for boxes of `box_rows` rows and, where `whole`, of all `columns` of the tile.
+CUtensorMap encode_tile(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int columns,
+                        bool whole);
 bool few_items(const ForwardRow& row, const Problem& problem, const Device& device);
 ModifiedScore modified_score(const Problem& problem);
 RowLayout lse_layout(const Problem& problem);
