@@ -14,7 +14,9 @@ constexpr const char* kProblems[] = {
     "fwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal lse",  "fwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal lse",
     "fwd b2 hq4 hk2 sq300 sk333 d64 fp16 causal lse",   "fwd b2 hq40 hk4 sq300 sk4096 d64 bf16 causal lse",
     "fwd b2 hq40 hk4 sq300 sk4096 d64 fp16 causal lse", "bwd b2 hq4 hk2 sq300 sk333 d128 bf16 causal",
-    "bwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal",
+    "bwd b2 hq4 hk2 sq300 sk333 d64 bf16 causal",       "bwd b2 hq4 hk2 sq300 sk333 d256 bf16 causal",
+    "bwd b2 hq4 hk2 sq300 sk333 d64 fp16 causal",       "bwd b2 hq4 hk2 sq300 sk333 d128 fp16 causal",
+    "bwd b2 hq4 hk2 sq300 sk333 d256 fp16 causal",
 };
 constexpr const char* kPackedProblems[] = {
     "fwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d64 bf16 causal seqused=k lse",
