@@ -187,17 +187,16 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const De
   schedule.batch = static_cast<int>(problem.batch);
   schedule.row_tiles = (seqlen_q + m - 1) / m;
   schedule.items = static_cast<int>(items_of(problem, m));
-  // Where all row tiles take equally long, the heads that share keys go one after the other. Else as many as fit in
-  // 5/8 of the L2 cache go together, so that the longest come first; sections are even.
+  // Where all row tiles take equally long, the heads that share keys go one after the other. Else some go together, so
+  // that the longest come first; sections are even.
   const TileWalk first = walk_tiles(band, 0, std::min(m, seqlen_q), row.tile.n);
   const TileWalk last = walk_tiles(band, (schedule.row_tiles - 1) * m, seqlen_q, row.tile.n);
   schedule.queued = first.end - first.begin != last.end - last.begin;
   const std::int64_t group = problem.heads_q / problem.heads_kv, pairs = problem.heads_kv * problem.batch;
   std::int64_t together = 1;
   if (schedule.queued) {
-    const std::int64_t bytes = 2 * std::max<std::int64_t>(1, problem.seqlen_k) * (row.tile.d + row.tile.dv);
-    const std::int64_t most = std::numeric_limits<int>::max() / schedule.row_tiles / group;
-    together = std::clamp<std::int64_t>((device.l2_bytes * 5 / 8 + bytes / 2) / bytes, 1, std::min(pairs, most));
+    const std::int64_t heads = std::min<std::int64_t>(kSectionItems / schedule.row_tiles, kSectionHeads);
+    together = std::clamp<std::int64_t>(heads / group, 1, pairs);
     const std::int64_t sections = (pairs + together - 1) / together;
     together = (pairs + sections - 1) / sections;
   }
