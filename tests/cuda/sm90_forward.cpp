@@ -248,7 +248,8 @@ TEST(Sm90Plan, SectionsOfUnequalItems) {
   const auto heads = [&](const char* text) {
     return plan_forward(row, parse_problem(text), h200()).schedule.section_heads;
   };
-  EXPECT_EQ(heads("fwd b1 hq64 hk8 sq16384 sk16384 d128 bf16 causal"), 8) << "query heads that share keys stay together";
+  EXPECT_EQ(heads("fwd b1 hq64 hk8 sq16384 sk16384 d128 bf16 causal"), 8)
+      << "query heads that share keys stay together";
   EXPECT_EQ(heads("fwd b1 hq64 hk8 sq2048 sk2048 d128 bf16 causal"), 32);
   EXPECT_EQ(heads("fwd b4 hq16 hk16 sq4096 sk4096 d128 bf16 causal"), 16) << "512 items";
   EXPECT_EQ(heads("fwd b32 hq16 hk16 sq512 sk512 d128 bf16 causal"), 32) << "however few items they have";

@@ -73,7 +73,8 @@ struct ForwardLoad {
 #pragma unroll
       for (int w = 0; w < tile.compute_warpgroups(); w++)
         load<64, tile.d>(shared + offsetof(Shared, q) + w * Shared::kBytesQ, params.source.q, q_ring.full(),
-                         query_box(params.source, item, place, 64 * w), !Traits::Source::kVarlen && params.source.slices);
+                         query_box(params.source, item, place, 64 * w),
+                         !Traits::Source::kVarlen && params.source.slices);
     } else {
       ptx::mbarrier_arrive(q_ring.full());
     }
