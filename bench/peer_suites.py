@@ -40,13 +40,6 @@ FORWARD = ("(d <= MAX_HEADDIM_SM8x or dropout_p == 0) or (is_sm80 or is_sm90)", 
 TEXTS = {2: "tests/test_flash_attn.py", 3: "hopper/test_flash_attn.py"}
 
 
-def absent(name):
-    def function(*args, **kwargs):
-        raise NotImplementedError(f"{name} is no part of fattn")
-
-    return function
-
-
 def load(name, path):
     spec = importlib.util.spec_from_file_location(name, path)
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -56,22 +49,31 @@ def load(name, path):
 
 def stand_in(source, generation):
     """The names under which the tests import what they test, and their own helpers."""
+    package = types.ModuleType("flash_attn")
+    package.__path__ = []
+    package.__dict__.update({name: getattr(fattn.flash_attn_2, name) for name in fattn.flash_attn_2.__all__})
+    sys.modules["flash_attn"] = package
+    # Their rotary embedding in PyTorch, which computes what their Triton kernel does.
+    for name in ("flash_attn.ops", "flash_attn.ops.triton", "flash_attn.ops.triton.rotary", "flash_attn.layers"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["flash_attn.ops.triton.rotary"].apply_rotary = None
+    plain = load("flash_attn.layers.rotary", source / "flash_attn" / "layers" / "rotary.py")
+
+    def apply_rotary_emb(x, cos, sin, interleaved=False, seqlen_offsets=0):
+        at = torch.as_tensor(seqlen_offsets, device=x.device).long().reshape(-1, 1) + torch.arange(x.shape[1], device=x.device)
+        at = at.expand(x.shape[0], -1)
+        return plain.apply_rotary_emb_torch(x.float(), cos[at].float(), sin[at].float(), interleaved).to(x.dtype)
+
+    plain.apply_rotary_emb = apply_rotary_emb
     if generation == 3:
         sys.modules["flash_attn_interface"] = fattn.flash_attn_3
         load("padding", source / "hopper" / "padding.py")
         load("test_util", source / "hopper" / "test_util.py")
         return
-    package = types.ModuleType("flash_attn")
-    package.__path__ = []
-    package.__dict__.update({name: getattr(fattn.flash_attn_2, name) for name in fattn.flash_attn_2.__all__})
-    sys.modules["flash_attn"] = package
     load("flash_attn.bert_padding", source / "flash_attn" / "bert_padding.py")
     interface = sys.modules["flash_attn.flash_attn_interface"] = types.ModuleType("flash_attn.flash_attn_interface")
     # How many keys share the scale of S_dmask: here all of a row.
     interface._get_block_size_n = lambda *args: 1 << 30
-    for name in ("flash_attn.layers", "flash_attn.layers.rotary"):
-        sys.modules[name] = types.ModuleType(name)
-    sys.modules["flash_attn.layers.rotary"].apply_rotary_emb = absent("apply_rotary_emb")
 
 
 def pretend_gpu():

@@ -34,10 +34,6 @@ def refuse(function, **arguments):
             raise NotImplementedError(f"{function}: {name} is not supported yet; nearest: {name}=None")
 
 
-def refuse_function(function, nearest):
-    raise NotImplementedError(f"{function} is not supported yet; nearest: {nearest}")
-
-
 def split_packed(qkv, heads_q=None):
     """q, k, v of (..., 3, heads, head_dim), or of (..., heads_q + 2 heads_kv, head_dim) where heads_q is said."""
     if heads_q is None:
@@ -54,3 +50,67 @@ def split_kv(kv):
     if kv.dim() < 3 or kv.shape[-3] != 2:
         raise ValueError(f"kv of shape {tuple(kv.shape)} must be (..., 2, heads_kv, head_dim)")
     return kv.unbind(-3)
+
+
+def _rotate(x, cos, sin, positions, interleaved):
+    """The first columns of x (.., heads, head_dim) turned by the angles of their positions (..)."""
+    positions = positions.clamp(max=cos.shape[0] - 1)
+    cos, sin = cos[positions][..., None, :].float(), sin[positions][..., None, :].float()
+    turned, rest = x[..., : 2 * cos.shape[-1]].float(), x[..., 2 * cos.shape[-1] :]
+    a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else turned.chunk(2, dim=-1)
+    pair = a * cos - b * sin, b * cos + a * sin
+    turned = torch.stack(pair, dim=-1).flatten(-2) if interleaved else torch.cat(pair, dim=-1)
+    return torch.cat([turned.to(x.dtype), rest], dim=-1)
+
+
+def _places(tensor, cu_seqlens):
+    """The sequence of each row of (batch, seqlen, ..) or packed (total, ..), and how far in it the row is."""
+    if cu_seqlens is None:
+        rows = torch.arange(tensor.shape[0], device=tensor.device)[:, None]
+        return rows, torch.arange(tensor.shape[1], device=tensor.device)[None]
+    ends, row = cu_seqlens[1:].long(), torch.arange(tensor.shape[0], device=tensor.device)
+    sequence = torch.searchsorted(ends, row, right=True).clamp(max=len(ends) - 1)
+    return sequence, row - cu_seqlens.long()[sequence]
+
+
+def _append(q, k_cache, v_cache, k, v, used, rotary, cu_seqlens_q, cu_seqlens_new, together):
+    """Writes k and v behind the keys that are there. Returns q, turned as k is: a row by its own position, or, where all
+    rows see the same keys, all by the first; and how many keys there are now."""
+    if k is None or v is None:
+        raise ValueError("k and v go together; nearest: both")
+    if used is None:
+        raise ValueError("k and v need cache_seqlens, behind which they are written")
+    room, starts = k_cache.shape[1], used.long()
+    now = used + (k.shape[1] if cu_seqlens_new is None else cu_seqlens_new.diff())
+    if not used.is_cuda and int(now.max()) > room:  # what is on a GPU is not known here
+        raise ValueError(f"cache_seqlens and the new keys make {int(now.max())}, more than k_cache has, {room}; nearest: "
+                         f"{room}")
+    sequence, ahead = _places(k, cu_seqlens_new)
+    cos, sin, interleaved, begins = rotary
+    if cos is not None:
+        begins = starts if begins is None else begins.long()
+        sequence_q, ahead_q = _places(q, cu_seqlens_q)
+        q = _rotate(q, cos, sin, begins[sequence_q] + ahead_q * (0 if together else 1), interleaved)
+        k = _rotate(k, cos, sin, begins[sequence] + ahead, interleaved)
+    where = sequence, (starts[sequence] + ahead).clamp(max=room - 1)
+    k_cache[where], v_cache[where] = k, v
+    return q, now
+
+
+def with_cache(q, k_cache, v_cache, k, v, cache_seqlens, rotary, cu_seqlens_q, cu_seqlens_new, max_seqlen_q, **options):
+    """o and lse of q over a cache (batch, seqlen, heads_kv, head_dim) of which cache_seqlens keys count, after k and v
+    were appended to it in place. `rotary` is (cos, sin, interleaved, positions or None). For inference: no gradients."""
+    with torch.no_grad():
+        used = cache_seqlens
+        if isinstance(used, int):
+            used = torch.full((k_cache.shape[0],), used, dtype=torch.int32, device=k_cache.device)
+        (q,) = contiguous(q)
+        if k is not None or v is not None:
+            together = not options["causal"] and tuple(options["window"]) == (-1, -1)
+            q, used = _append(q, k_cache, v_cache, k, v, used, rotary, cu_seqlens_q, cu_seqlens_new, together)
+        elif rotary[0] is not None:
+            raise ValueError("rotary_cos without k turns nothing; nearest: rotary_cos=None")
+        if cu_seqlens_q is None:
+            return door.attention(q, k_cache, v_cache, seqused_k=used, return_lse=True, **options)
+        return door.attention_varlen(q, k_cache, v_cache, cu_seqlens_q, None, max_seqlen_q, 0, seqused_k=used,
+                                     return_lse=True, **options)

@@ -9,7 +9,7 @@
 Gradients also flow from softmax_lse."""
 
 from . import torch as door
-from ._dropin import contiguous, even, refuse, refuse_function, split_kv, split_packed, window
+from ._dropin import contiguous, even, refuse, split_kv, split_packed, window, with_cache
 from .torch import attention, attention_varlen
 
 torch = door.torch
@@ -128,4 +128,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, rotary_cos=None
                             cache_batch_idx=None, cache_leftpad=None, block_table=None, softmax_scale=None, causal=False,
                             window_size=(-1, -1), softcap=0.0, rotary_interleaved=True, alibi_slopes=None, num_splits=0,
                             return_softmax_lse=False):
-    refuse_function("flash_attn_with_kvcache (k_cache)", "flash_attn_func over the keys that are there")
+    refuse("flash_attn_with_kvcache", cache_batch_idx=cache_batch_idx, cache_leftpad=cache_leftpad, block_table=block_table)
+    out, lse = with_cache(q, k_cache, v_cache, k, v, cache_seqlens, (rotary_cos, rotary_sin, rotary_interleaved, None), None,
+                          None, None, softmax_scale=softmax_scale, causal=causal, window=window(window_size), softcap=softcap,
+                          alibi_slopes=alibi_slopes)
+    return (out, lse.masked_fill(lse == -float("inf"), float("inf"))) if return_softmax_lse else out

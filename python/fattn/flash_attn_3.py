@@ -4,10 +4,11 @@
     from fattn.flash_attn_3 import flash_attn_func
 
 `out`, or (out, softmax_lse) with return_attn_probs; softmax_lse is fp32 (batch, heads, seqlen_q), packed (heads, total_q),
--inf for rows that see no key. num_splits, pack_gqa and sm_margin tune the original's kernels and change nothing here."""
+-inf for rows that see no key. num_splits, pack_gqa, sm_margin and scheduler_metadata tune the original's kernels and
+change nothing here."""
 
 from . import torch as door
-from ._dropin import contiguous, even, refuse, refuse_function, split_packed, window
+from ._dropin import contiguous, even, refuse, split_packed, window, with_cache
 from .torch import attention, attention_varlen
 
 torch = door.torch
@@ -60,7 +61,13 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
                             q_descale=None, k_descale=None, v_descale=None, softmax_scale=None, causal=False,
                             window_size=(-1, -1), attention_chunk=0, softcap=0.0, rotary_interleaved=True,
                             scheduler_metadata=None, num_splits=0, pack_gqa=None, sm_margin=0, return_softmax_lse=False):
-    refuse_function("flash_attn_with_kvcache (k_cache)", "flash_attn_varlen_func with seqused_k")
+    refuse("flash_attn_with_kvcache", qv=qv, cache_batch_idx=cache_batch_idx, cache_leftpad=cache_leftpad,
+           page_table=page_table, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
+    rotary = rotary_cos, rotary_sin, rotary_interleaved, rotary_seqlens
+    out, lse = with_cache(q, k_cache, v_cache, k, v, cache_seqlens, rotary, cu_seqlens_q, cu_seqlens_k_new, max_seqlen_q,
+                          softmax_scale=softmax_scale, causal=causal, window=window(window_size),
+                          chunk=attention_chunk, softcap=softcap)
+    return (out, lse) if return_softmax_lse else out
 
 
 def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):
@@ -79,4 +86,5 @@ def get_scheduler_metadata(batch_size, max_seqlen_q, max_seqlen_k, num_heads_q, 
                            qkv_dtype=door.torch.bfloat16, headdim_v=None, cu_seqlens_q=None, cu_seqlens_k_new=None, cache_leftpad=None,
                            page_size=None, max_seqlen_k_new=0, causal=False, window_size=(-1, -1), attention_chunk=0,
                            has_softcap=False, num_splits=0, pack_gqa=None, sm_margin=0):
-    refuse_function("get_scheduler_metadata (cache_seqlens)", "scheduler_metadata=None")
+    """Nothing: kernels here plan their own work, and scheduler_metadata is passed over."""
+    return torch.empty(0, dtype=torch.int32, device=cache_seqlens.device)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def flash_attn_with_kvcache(
     attention_chunk: int = 0, softcap: float = 0.0, rotary_interleaved: bool = True,
     scheduler_metadata: Tensor | None = None, num_splits: int = 0, pack_gqa: bool | None = None, sm_margin: int = 0,
     return_softmax_lse: bool = False,
-) -> NoReturn: ...
+) -> _Result: ...
 def get_scheduler_metadata(
     batch_size: int, max_seqlen_q: int, max_seqlen_k: int, num_heads_q: int, num_heads_kv: int, headdim: int,
     cache_seqlens: Tensor, qkv_dtype: torch.dtype = torch.bfloat16, headdim_v: int | None = None,
@@ -60,4 +60,4 @@ def get_scheduler_metadata(
     page_size: int | None = None, max_seqlen_k_new: int = 0, causal: bool = False,
     window_size: _Window | Tensor = (-1, -1), attention_chunk: int = 0, has_softcap: bool = False,
     num_splits: int = 0, pack_gqa: bool | None = None, sm_margin: int = 0,
-) -> NoReturn: ...
+) -> Tensor: ...

@@ -105,6 +105,14 @@ def _refuse_types(**values):
             raise TypeError(f"{name} is a {type(value).__name__}; nearest: a torch.Tensor")
 
 
+def _given(*tensors):
+    """The optional tensors of a call, in the order of _NAMES."""
+    for name, tensor in zip(_NAMES, tensors):
+        if tensor is not None and not isinstance(tensor, _Tensor):
+            _refuse_types(**{name: tensor})
+    return tensors
+
+
 def _refuse_layout(**tensors):
     for name, tensor in tensors.items():
         if tensor.is_nested:
@@ -439,10 +447,6 @@ def _call(q, k, v, tensors, lengths, causal, causal_top_left, window, chunk, sof
     kind = device.type
     if kind not in _DEVICES:
         _refuse_device(device)
-    if tensors is not _NO_ARRAYS:
-        for name, tensor in zip(_NAMES, tensors):
-            if tensor is not None and not isinstance(tensor, _Tensor):
-                _refuse_types(**{name: tensor})
     if k.device != device or v.device != device:
         name, tensor = ("k", k) if k.device != device else ("v", v)
         raise ValueError(f"{name} is on {tensor.device} and q is on {device}; nearest: {device}")
@@ -478,7 +482,8 @@ def attention(q, k, v, *, causal=False, window=_UNBOUNDED, softmax_scale=None, s
             and document_q is None and document_k is None and prefix is None):
         tensors = _NO_ARRAYS
     else:
-        tensors = (None, None, seqused_q, seqused_k, bias, alibi_slopes, sinks, document_q, document_k, prefix, None, None)
+        tensors = _given(None, None, seqused_q, seqused_k, bias, alibi_slopes, sinks, document_q, document_k, prefix, None,
+                         None)
     return _call(q, k, v, tensors, (0, 0), causal, causal_top_left, window, chunk, softmax_scale, softcap, dropout_p,
                  generator, deterministic, batch_invariant, return_lse, kernel)
 
@@ -495,8 +500,8 @@ def attention_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seql
         max_seqlen_q = _length("max_seqlen_q", max_seqlen_q)
     if isinstance(max_seqlen_k, torch.Tensor):
         max_seqlen_k = _length("max_seqlen_k", max_seqlen_k)
-    tensors = (cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, bias, alibi_slopes, sinks, document_q, document_k, prefix,
-               None, None)
+    tensors = _given(cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, bias, alibi_slopes, sinks, document_q, document_k,
+                     prefix, None, None)
     return _call(q, k, v, tensors, (max_seqlen_q, max_seqlen_k), causal, causal_top_left, window, chunk, softmax_scale,
                  softcap, dropout_p, generator, deterministic, batch_invariant, return_lse, kernel)
 

@@ -72,6 +72,7 @@ class Placed {
     copy(to.cu_seqlens_k, from.cu_seqlens_k, lengths + one);
     copy(to.seqused_q, from.seqused_q, lengths);
     copy(to.seqused_k, from.seqused_k, lengths);
+    must(cudaDeviceSynchronize());  // copies inside a device do not wait, nor do other streams wait for them
   }
 
   verify::CaseData data;

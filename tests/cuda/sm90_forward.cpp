@@ -147,8 +147,8 @@ TEST(Sm90Plan, AcceptsEveryBandAndHead) {
 TEST(Sm90Plan, LongSequencesHaveATileOfTheirOwn) {
   const auto row = [](const char* text) { return std::string(fattn::plan(parse_problem(text), h200()).kernel()); };
   EXPECT_EQ(row("fwd b4 hq32 hk32 sq4096 sk4096 d64 bf16"), "sm90_forward_bf16_d64_band_long");
-  EXPECT_EQ(row("fwd b4 hq32 hk32 sq4096 sk4096 d64 fp16 causal"), "sm90_forward_fp16_d64_band");
-  EXPECT_EQ(row("fwd b4 hq32 hk32 sq8192 sk8192 d64 fp16 causal"), "sm90_forward_fp16_d64_band_long");
+  EXPECT_EQ(row("fwd b4 hq32 hk32 sq2048 sk2048 d64 bf16 causal"), "sm90_forward_bf16_d64_band");
+  EXPECT_EQ(row("fwd b4 hq32 hk32 sq4096 sk4096 d64 fp16 causal"), "sm90_forward_fp16_d64_band_long");
   EXPECT_EQ(row("fwd b4 hq32 hk32 sq1024 sk1024 d64 bf16"), "sm90_forward_bf16_d64_band");
   EXPECT_EQ(row("fwd b4 hq32 hk32 sq8192 sk8192 d64 bf16 window=500,0"), "sm90_forward_bf16_d64_band");
 }
@@ -243,16 +243,19 @@ TEST(Sm90Plan, KeysThatAreSeen) {
   }
 }
 
-TEST(Sm90Plan, SectionsShareTheCache) {
+TEST(Sm90Plan, SectionsOfUnequalItems) {
   const ForwardRow row{DType::bf16, forward_tile(DType::bf16, 128, 128), 0, false, false};
-  Problem problem = parse_problem("fwd b1 hq64 hk8 sq16384 sk16384 d128 bf16 causal");
-  const int heads = plan_forward(row, problem, h200()).schedule.section_heads;
-  EXPECT_EQ(heads % 8, 0) << "query heads that share keys stay together";
-  EXPECT_LE(std::int64_t{heads} / 8 * 16384 * 512, h200().l2_bytes);
-  problem.mask = full();
-  EXPECT_EQ(plan_forward(row, problem, h200()).schedule.section_heads, 8) << "equal items: one head after the other";
-  problem.seqlen_k = 0;
-  EXPECT_GE(plan_forward(row, problem, h200()).schedule.section_heads, 1);
+  const auto heads = [&](const char* text) {
+    return plan_forward(row, parse_problem(text), h200()).schedule.section_heads;
+  };
+  EXPECT_EQ(heads("fwd b1 hq64 hk8 sq16384 sk16384 d128 bf16 causal"), 8)
+      << "query heads that share keys stay together";
+  EXPECT_EQ(heads("fwd b1 hq64 hk8 sq2048 sk2048 d128 bf16 causal"), 32);
+  EXPECT_EQ(heads("fwd b4 hq16 hk16 sq4096 sk4096 d128 bf16 causal"), 16) << "512 items";
+  EXPECT_EQ(heads("fwd b32 hq16 hk16 sq512 sk512 d128 bf16 causal"), 32) << "however few items they have";
+  EXPECT_EQ(heads("fwd b1 hq40 hk40 sq512 sk512 d128 bf16 causal"), 20) << "sections are even";
+  EXPECT_EQ(heads("fwd b1 hq64 hk8 sq16384 sk16384 d128 bf16"), 8) << "equal items: one head after the other";
+  EXPECT_GE(heads("fwd b1 hq64 hk8 sq16384 sk0 d128 bf16"), 1);
 }
 
 }  // namespace

@@ -140,9 +140,10 @@ def test_what_is_not_done_is_named(rows):
         "qv": lambda: fa3.flash_attn_func(q, k, v, qv=q),
         "k_descale": lambda: fa3.flash_attn_func(q, k, v, k_descale=torch.ones(1, 2)),
         "block_table": lambda: fa2.flash_attn_varlen_func(q[0], k[0], v[0], cu, cu, 4, 4, block_table=cu),
-        "kvcache": lambda: fa2.flash_attn_with_kvcache(q, k, v),
-        "k_cache": lambda: fa3.flash_attn_with_kvcache(q, k, v),
-        "get_scheduler_metadata": lambda: fa3.get_scheduler_metadata(1, 8, 8, 2, 2, 32, cu),
+        "flash_attn_with_kvcache: block_table": lambda: fa2.flash_attn_with_kvcache(q, k, v, block_table=cu),
+        "cache_batch_idx": lambda: fa2.flash_attn_with_kvcache(q, k, v, cache_batch_idx=cu),
+        "cache_leftpad": lambda: fa3.flash_attn_with_kvcache(q, k, v, cache_leftpad=cu),
+        "page_table": lambda: fa3.flash_attn_with_kvcache(q, k, v, page_table=cu),
     }
     for name, call in calls.items():
         with pytest.raises(NotImplementedError, match=name):
@@ -210,6 +211,76 @@ def test_head_dims_that_are_no_multiple_of_8(rows, module):
     close(out, wanted)
     for actual, expected in zip(torch.autograd.grad(out.sum(), (q, k, v)), torch.autograd.grad(wanted.sum(), (q, k, v))):
         close(actual, expected)
+
+
+def turned(x, begin, together, interleaved):
+    """Rotary embedding of one sequence (seqlen, heads, head_dim), 16 columns, as complex numbers."""
+    angles = torch.outer(torch.arange(64, device=x.device).double(), 0.5 ** torch.arange(8, device=x.device).double())
+    at = angles[begin + torch.arange(len(x), device=x.device) * (0 if together else 1)][:, None]
+    first = x[..., :16].double()
+    a, b = (first[..., ::2], first[..., 1::2]) if interleaved else first.chunk(2, dim=-1)
+    done = torch.complex(a, b) * torch.polar(torch.ones_like(at), at)
+    parts = torch.stack([done.real, done.imag], dim=-1).flatten(-2) if interleaved else torch.cat([done.real, done.imag], -1)
+    return torch.cat([parts, x[..., 16:].double()], dim=-1), torch.cos(angles), torch.sin(angles)
+
+
+@pytest.mark.parametrize("module", [fa2, fa3])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("interleaved", [None, False, True])
+def test_cache(rows, module, causal, interleaved):
+    """New keys go behind those that count, in place; queries see them all."""
+    q, k, v, k_cache, v_cache = random((2, 3, 4, 32), (2, 3, 2, 32), (2, 3, 2, 32), (2, 40, 2, 32), (2, 40, 2, 32),
+                                       device=rows, grad=False)
+    before, used = (k_cache.clone(), v_cache.clone()), torch.tensor([20, 37], dtype=torch.int32, device=rows)
+    options = {}
+    if interleaved is not None:
+        _, cos, sin = turned(q[0], 0, False, False)
+        options = dict(rotary_cos=cos.float(), rotary_sin=sin.float(), rotary_interleaved=interleaved)
+    out, lse = module.flash_attn_with_kvcache(q, k_cache, v_cache, k, v, cache_seqlens=used, causal=causal,
+                                              return_softmax_lse=True, **options)
+    for b, length in enumerate((20, 37)):
+        queries, keys = q[b], k[b]
+        if interleaved is not None:
+            queries = turned(q[b], length, not causal, interleaved)[0]
+            keys = turned(k[b], length, False, interleaved)[0]
+        close(k_cache[b, length : length + 3], keys.float())
+        assert torch.equal(v_cache[b, length : length + 3], v[b])
+        for cache, old in zip((k_cache, v_cache), before):
+            assert torch.equal(cache[b, :length], old[b, :length]) and torch.equal(cache[b, length + 3 :], old[b, length + 3 :])
+        wanted, wanted_lse = plain_torch.attention(queries[None], torch.cat([before[0][b, :length], keys.float()])[None],
+                                                   torch.cat([before[1][b, :length], v[b]])[None], causal=causal)
+        close(out[b : b + 1], wanted.float())
+        close(lse[b : b + 1], wanted_lse.float())
+    # Without new keys; a length for all of them, or none.
+    close(module.flash_attn_with_kvcache(q, k_cache, v_cache, cache_seqlens=11, causal=causal),
+          plain_torch.attention(q, k_cache[:, :11], v_cache[:, :11], causal=causal)[0].float())
+    close(module.flash_attn_with_kvcache(q, k_cache, v_cache, softcap=5.0),
+          plain_torch.attention(q, k_cache, v_cache, softcap=5.0)[0].float())
+
+
+def test_cache_under_packed_queries(rows):
+    q, k_cache, v_cache = random((7, 4, 32), (2, 40, 2, 32), (2, 40, 2, 32), device=rows, grad=False)
+    cu, used = (torch.tensor(each, dtype=torch.int32, device=rows) for each in ([0, 5, 7], [9, 30]))
+    # New keys may be packed as well.
+    k, v = random((3, 2, 32), (3, 2, 32), device=rows, seed=1, grad=False)
+    new, metadata = torch.tensor([0, 1, 3], dtype=torch.int32, device=rows), fa3.get_scheduler_metadata(2, 5, 40, 4, 2, 32, used)
+    fa3.flash_attn_with_kvcache(q, k_cache, v_cache, k, v, cache_seqlens=used - new.diff(), cu_seqlens_q=cu,
+                                cu_seqlens_k_new=new, max_seqlen_q=5, scheduler_metadata=metadata)
+    assert torch.equal(k_cache[0, 8], k[0]) and torch.equal(k_cache[1, 28:30], k[1:]) and torch.equal(v_cache[1, 28:30], v[1:])
+    out = fa3.flash_attn_with_kvcache(q, k_cache, v_cache, cache_seqlens=used, cu_seqlens_q=cu, max_seqlen_q=5, causal=True)
+    for b, (begin, end, length) in enumerate(((0, 5, 9), (5, 7, 30))):
+        close(out[begin:end], plain_torch.attention(q[None, begin:end], k_cache[b : b + 1, :length],
+                                                    v_cache[b : b + 1, :length], causal=True)[0][0].float())
+
+
+def test_cache_without_room():
+    q, k, cache = random((2, 3, 4, 32), (2, 3, 2, 32), (2, 40, 2, 32), grad=False)
+    with pytest.raises(ValueError, match="cache_seqlens and the new keys make 41, more than k_cache has, 40"):
+        fa2.flash_attn_with_kvcache(q, cache, cache, k, k, cache_seqlens=38)
+    with pytest.raises(ValueError, match="need cache_seqlens"):
+        fa2.flash_attn_with_kvcache(q, cache, cache, k, k)
+    with pytest.raises(ValueError, match="rotary_cos without k"):
+        fa2.flash_attn_with_kvcache(q, cache, cache, rotary_cos=k, rotary_sin=k)
 
 
 @pytest.mark.parametrize("options", [

@@ -8,7 +8,7 @@ import fattn
 import fattn.torch as door
 import plain_torch
 from conftest import REFERENCE
-from torch_support import close, qkv
+from torch_support import close, qkv, random
 
 
 @pytest.fixture
@@ -124,14 +124,44 @@ def test_mixed_devices_are_refused(gpu):
         door.attention(q, k, v, seqused_k=torch.tensor([100], dtype=torch.int32))
 
 
-def test_inductor(gpu):
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_inductor(gpu, mode):
+    """Compiled forward and backward, the second time in CUDA graphs that PyTorch makes."""
+    pytest.importorskip("triton")
     torch._dynamo.reset()
-    tensors = qkv(2, 256, 256, 4, 2, 128, device=gpu, dtype=torch.bfloat16, grad=False)
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        pytest.skip("no triton")
+    tensors = qkv(2, 256, 256, 4, 2, 128, device=gpu, dtype=torch.bfloat16)
     function = lambda q, k, v: door.attention(q * 2, k, v, causal=True).float() + 1
-    with torch.no_grad():
-        out = torch.compile(function, fullgraph=True)(*tensors)
-        close(out, function(*tensors), torch.bfloat16)
+    compiled = torch.compile(function, fullgraph=True, mode=mode)
+    wanted = function(*tensors)
+    expected = torch.autograd.grad(wanted.square().sum(), tensors)
+    for _ in range(3):
+        out = compiled(*tensors)
+        close(out, wanted, torch.bfloat16)
+        for actual, gradient in zip(torch.autograd.grad(out.square().sum(), tensors), expected):
+            close(actual, gradient)
+
+
+@pytest.mark.parametrize("options", [{"softcap": 20.0}, {"alibi_slopes": "heads"}, {"window": (64, 0)}], ids=str)
+def test_backward_of_options(gpu, options):
+    tensors = qkv(2, 200, 300, 8, 2, 64, device=gpu, dtype=torch.bfloat16)
+    if "alibi_slopes" in options:
+        options = {"alibi_slopes": torch.arange(1, 9, device=gpu) / 16.0}
+    out, wanted = (f(*tensors, causal=True, **options) for f in (door.attention, plain_torch.attention))
+    close(out, wanted[0])
+    dout = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(gpu).bfloat16()
+    for actual, expected in zip(torch.autograd.grad(out, tensors, dout), torch.autograd.grad(wanted[0], tensors, dout.double())):
+        close(actual, expected)
+
+
+def test_packed_backward(gpu):
+    cu = torch.tensor([0, 70, 70, 300, 513], dtype=torch.int32, device=gpu)
+    q, k, v = random((513, 8, 128), (513, 2, 128), (513, 2, 128), device=gpu, dtype=torch.bfloat16)
+    out = door.attention_varlen(q, k, v, cu, cu, 230, 230, causal=True)
+    (dout,) = random(out.shape, device=gpu, dtype=torch.bfloat16, seed=1, grad=False)
+    grads = torch.autograd.grad(out, (q, k, v), dout)
+    for begin, end in ((0, 70), (70, 300), (300, 513)):
+        part = [t.detach()[None, begin:end].clone().requires_grad_() for t in (q, k, v)]
+        wanted = plain_torch.attention(*part, causal=True)[0]
+        close(out[None, begin:end], wanted)
+        for actual, expected in zip(grads, torch.autograd.grad(wanted, part, dout[None, begin:end].double())):
+            close(actual[None, begin:end], expected)

@@ -55,7 +55,7 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
     tile.v_stages = 5;
     tile.load_registers = 32;
     tile.compute_registers = 160;
-    tile.keys_from = 2049;
+    tile.keys_from = 1500;
     return d == 64 && dv == 64 ? tile : ForwardTile{};
   }
   if (d == 64 && dv == 64) {

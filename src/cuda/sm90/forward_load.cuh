@@ -28,11 +28,12 @@ struct ForwardLoad {
   tile::RingPosition<tile.k_stages> k_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, k_barriers))};
   tile::RingPosition<tile.v_stages> v_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, v_barriers))};
 
-  // All columns of `rows` rows, a slice of 64 at a time.
+  // All columns of `rows` rows, at once where the map is of slices, else a slice of 64 columns at a time.
   template <int rows, int columns>
   __device__ __forceinline__ static void load(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier,
-                                              ptx::Box5 box) {
+                                              ptx::Box5 box, bool slices) {
     using Tile = tile::SwizzledTile<rows, columns>;
+    if (slices) return ptx::tma_load(to, &map, barrier, {{0, box.at[2], 0, box.at[3], box.at[4]}});
 #pragma unroll
     for (int slice = 0; slice < Tile::kSlices; slice++) {
       box.at[0] = 64 * slice;
@@ -44,7 +45,7 @@ struct ForwardLoad {
     k_ring.wait_empty();
     ptx::mbarrier_arrive_expect(k_ring.full(), Shared::kBytesK);
     load<tile.n, tile.d>(shared + offsetof(Shared, k) + k_ring.stage() * Shared::kBytesK, params.source.k,
-                         k_ring.full(), box);
+                         k_ring.full(), box, params.source.slices);
     k_ring.advance();
   }
 
@@ -52,7 +53,7 @@ struct ForwardLoad {
     v_ring.wait_empty();
     ptx::mbarrier_arrive_expect(v_ring.full(), Shared::kBytesV);
     load<tile.n, tile.dv>(shared + offsetof(Shared, v) + v_ring.stage() * Shared::kBytesV, params.source.v,
-                          v_ring.full(), box);
+                          v_ring.full(), box, params.source.slices);
     v_ring.advance();
   }
 
@@ -72,7 +73,8 @@ struct ForwardLoad {
 #pragma unroll
       for (int w = 0; w < tile.compute_warpgroups(); w++)
         load<64, tile.d>(shared + offsetof(Shared, q) + w * Shared::kBytesQ, params.source.q, q_ring.full(),
-                         query_box(params.source, item, place, 64 * w));
+                         query_box(params.source, item, place, 64 * w),
+                         !Traits::Source::kVarlen && params.source.slices);
     } else {
       ptx::mbarrier_arrive(q_ring.full());
     }

@@ -44,6 +44,7 @@ struct DenseSource {
   CUtensorMap k;  // rows from first_key to the last key that some query sees: others read as zeros
   CUtensorMap v;
   CUtensorMap o;
+  int slices;  // the maps of q, k and v are of slices, and a tile is one box
   int first_key;
   int heads_per_kv;
   int seqlen_q;
@@ -64,6 +65,7 @@ struct VarlenSource {
   CUtensorMap q;
   CUtensorMap k;
   CUtensorMap v;
+  int slices;  // the maps of k and v are of slices, and a tile is one box
   VarlenLengths lengths;
   int group;         // heads side by side
   int heads_per_kv;  // of groups

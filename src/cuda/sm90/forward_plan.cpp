@@ -93,6 +93,16 @@ TensorShape shape_of(const Problem& problem, Operand operand) {
           .strides = strides(problem, operand)};
 }
 
+bool loads_whole_tiles(const Problem& problem) {
+  return problem.head_dim % kSliceColumns == 0 && head_dim_v(problem) % kSliceColumns == 0;
+}
+
+CUtensorMap encode_tile(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int columns,
+                        bool whole) {
+  return whole ? encode_slices(data, dtype, tensor, box_rows, (columns + kSliceColumns - 1) / kSliceColumns)
+               : encode(data, dtype, tensor, box_rows);
+}
+
 bool few_items(const ForwardRow& row, const Problem& problem, const Device& device) {
   return !problem.batch_invariant && items_of(problem, row.tile.m) * 2 <= device.sm_count &&
          problem.seqlen_k >= 4 * kSplitKeys;
@@ -177,17 +187,16 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const De
   schedule.batch = static_cast<int>(problem.batch);
   schedule.row_tiles = (seqlen_q + m - 1) / m;
   schedule.items = static_cast<int>(items_of(problem, m));
-  // Where all row tiles take equally long, the heads that share keys go one after the other. Else as many as fit in
-  // 5/8 of the L2 cache go together, so that the longest come first; sections are even.
+  // Where all row tiles take equally long, the heads that share keys go one after the other. Else some go together, so
+  // that the longest come first; sections are even.
   const TileWalk first = walk_tiles(band, 0, std::min(m, seqlen_q), row.tile.n);
   const TileWalk last = walk_tiles(band, (schedule.row_tiles - 1) * m, seqlen_q, row.tile.n);
   schedule.queued = first.end - first.begin != last.end - last.begin;
   const std::int64_t group = problem.heads_q / problem.heads_kv, pairs = problem.heads_kv * problem.batch;
   std::int64_t together = 1;
   if (schedule.queued) {
-    const std::int64_t bytes = 2 * std::max<std::int64_t>(1, problem.seqlen_k) * (row.tile.d + row.tile.dv);
-    const std::int64_t most = std::numeric_limits<int>::max() / schedule.row_tiles / group;
-    together = std::clamp<std::int64_t>((device.l2_bytes * 5 / 8 + bytes / 2) / bytes, 1, std::min(pairs, most));
+    const std::int64_t heads = std::min<std::int64_t>(kSectionItems / schedule.row_tiles, kSectionHeads);
+    together = std::clamp<std::int64_t>(heads / group, 1, pairs);
     const std::int64_t sections = (pairs + together - 1) / together;
     together = (pairs + sections - 1) / sections;
   }
@@ -215,24 +224,29 @@ DenseSource dense_source(const ForwardRow& row, const Problem& problem, const Fo
   source.heads_per_kv = static_cast<int>(problem.heads_q / problem.heads_kv);
   source.seqlen_q = static_cast<int>(problem.seqlen_q);
   source.seqlen_k = static_cast<int>(problem.seqlen_k);
-  source.q = encode(buffers.q, row.dtype, shape_of(problem, Operand::q), 64);
+  const bool whole = loads_whole_tiles(problem);
+  const auto map = [&](const void* data, const TensorShape& shape, int rows, int columns) {
+    return encode_tile(data, row.dtype, shape, rows, columns, whole);
+  };
+  source.slices = whole;
+  source.q = map(buffers.q, shape_of(problem, Operand::q), 64, row.tile.d);
   source.o = encode(buffers.o, row.dtype, shape_of(problem, Operand::o), 64);
   // Where no query sees a key, the maps must still be of something: rows before its first read as zeros.
   if (plan.keys_begin == plan.keys_end) {
     source.first_key = 1 << 29;
     source.heads_per_kv = 1;
-    source.k = encode(buffers.q, row.dtype, shape_of(problem, Operand::q), row.tile.n);
-    source.v = encode(buffers.o, row.dtype, shape_of(problem, Operand::o), row.tile.n);
+    source.k = map(buffers.q, shape_of(problem, Operand::q), row.tile.n, row.tile.d);
+    source.v = map(buffers.o, shape_of(problem, Operand::o), row.tile.n, row.tile.dv);
     return source;
   }
-  const auto seen = [&](Operand operand, const void* data) {
+  const auto seen = [&](Operand operand, const void* data, int columns) {
     TensorShape shape = shape_of(problem, operand);
     const auto* first = static_cast<const char*>(data) + 2 * shape.strides.seqlen * plan.keys_begin;
     shape.rows = plan.keys_end - plan.keys_begin;
-    return encode(first, row.dtype, shape, row.tile.n);
+    return map(first, shape, row.tile.n, columns);
   };
-  source.k = seen(Operand::k, buffers.k);
-  source.v = seen(Operand::v, buffers.v);
+  source.k = seen(Operand::k, buffers.k, row.tile.d);
+  source.v = seen(Operand::v, buffers.v, row.tile.dv);
   return source;
 }
 

@@ -37,11 +37,6 @@ int splits_of(const ForwardRow& row, const Problem& problem, const Device& devic
   return static_cast<int>(std::clamp<std::int64_t>(device.sm_count / items, 1, std::max<std::int64_t>(most, 1)));
 }
 
-CUtensorMap map_of(const Problem& problem, Operand operand, const void* data, const ForwardRow& row, int rows,
-                   int group = 1) {
-  return encode(data, row.dtype, shape_of(problem, operand), rows, group);
-}
-
 }  // namespace
 
 VarlenLengths lengths_of(const Problem& problem, const Buffers& buffers) {
@@ -109,11 +104,16 @@ VarlenSource varlen_source(const ForwardRow& row, const Problem& problem, const 
   const Buffers& buffers = run.buffers;
   auto* const workspace = static_cast<std::byte*>(run.workspace.data);
   VarlenSource source{};
-  source.q = map_of(problem, Operand::q, buffers.q, row, 64, plan.group);
+  source.q = encode(buffers.q, row.dtype, shape_of(problem, Operand::q), 64, plan.group);
   // Without keys the maps must still be of something: what they load is masked and cleared.
   const bool keys = shape_of(problem, Operand::k).rows > 0;
-  source.k = map_of(problem, keys ? Operand::k : Operand::q, keys ? buffers.k : buffers.q, row, row.tile.n);
-  source.v = map_of(problem, keys ? Operand::v : Operand::q, keys ? buffers.v : buffers.q, row, row.tile.n);
+  source.slices = loads_whole_tiles(problem);
+  const auto map = [&](Operand operand, const void* data, int columns) {
+    return encode_tile(keys ? data : buffers.q, row.dtype, shape_of(problem, keys ? operand : Operand::q), row.tile.n,
+                       columns, source.slices);
+  };
+  source.k = map(Operand::k, buffers.k, row.tile.d);
+  source.v = map(Operand::v, buffers.v, row.tile.dv);
   source.lengths = lengths_of(problem, buffers);
   source.group = plan.group;
   source.heads_per_kv = static_cast<int>(problem.heads_q / plan.group / problem.heads_kv);

@@ -28,6 +28,37 @@ decltype(&cuTensorMapEncodeTiled) encoder() {
   return function;
 }
 
+struct Dimension {
+  std::int64_t extent;
+  std::int64_t stride;  // elements; of the first it is 1
+  int box;
+};
+
+CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, const Dimension (&dimensions)[5]) {
+  cuuint64_t extents[5], strides[5];
+  cuuint32_t box[5];
+  for (int i = 0; i < 5; i++) {
+    const auto& [extent, stride, width] = dimensions[i];
+    extents[i] = static_cast<cuuint64_t>(extent);
+    strides[i] = static_cast<cuuint64_t>(extent > 1 ? 2 * stride : 16);  // one that is never taken may be anything
+    box[i] = static_cast<cuuint32_t>(width);
+  }
+  const cuuint32_t every[5] = {1, 1, 1, 1, 1};
+  const CUtensorMapDataType type =
+      dtype == DType::fp16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  CUtensorMap map{};
+  const CUresult result =
+      encoder()(&map, type, 5, const_cast<void*>(data), extents, strides + 1, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS)
+    throw Error(
+        Status::device_error,
+        fmt::format("cuTensorMapEncodeTiled: error {} for rows {} x {}, heads {} x {}, batch {} x {} (elements)",
+                    static_cast<int>(result), tensor.rows, tensor.strides.seqlen, tensor.heads, tensor.strides.head,
+                    tensor.batch, tensor.strides.batch));
+  return map;
+}
+
 }  // namespace
 
 std::string decline_strides(std::string_view name, const TensorShape& tensor) {
@@ -50,54 +81,35 @@ std::string decline_strides(std::string_view name, const TensorShape& tensor) {
 
 void load_encoder() { encoder(); }
 
-namespace {
-
-// Extents, strides and box in elements, innermost dimension first.
-CUtensorMap encode_map(const void* data, DType dtype, const TensorShape& tensor, const cuuint64_t (&extents)[5],
-                       const cuuint64_t (&strides)[4], const cuuint32_t (&box)[5]) {
-  const cuuint32_t every[5] = {1, 1, 1, 1, 1};
-  const CUtensorMapDataType type =
-      dtype == DType::fp16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
-  CUtensorMap map{};
-  const CUresult result =
-      encoder()(&map, type, 5, const_cast<void*>(data), extents, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS)
-    throw Error(
-        Status::device_error,
-        fmt::format("cuTensorMapEncodeTiled: error {} for rows {} x {}, heads {} x {}, batch {} x {} (elements)",
-                    static_cast<int>(result), tensor.rows, tensor.strides.seqlen, tensor.heads, tensor.strides.head,
-                    tensor.batch, tensor.strides.batch));
-  return map;
-}
-
-// In bytes; a stride that is never taken may be anything.
-cuuint64_t stride_of(std::int64_t extent, std::int64_t elements) {
-  return static_cast<cuuint64_t>(extent > 1 ? 2 * elements : 16);
-}
-
-cuuint64_t extent_of(std::int64_t value) { return static_cast<cuuint64_t>(value); }
-
-}  // namespace
-
 CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int group) {
-  return encode_map(
-      data, dtype, tensor,
-      {extent_of(tensor.columns), extent_of(group), extent_of(tensor.rows), extent_of(tensor.heads / group),
-       extent_of(tensor.batch)},
-      {stride_of(group, tensor.strides.head), stride_of(tensor.rows, tensor.strides.seqlen),
-       stride_of(tensor.heads / group, tensor.strides.head * group), stride_of(tensor.batch, tensor.strides.batch)},
-      {64, static_cast<cuuint32_t>(group), static_cast<cuuint32_t>(box_rows / group), 1, 1});
+  const auto& [batch, rows, heads, columns, strides] = tensor;
+  return encode(data, dtype, tensor,
+                {{columns, 1, 64},
+                 {group, strides.head, group},
+                 {rows, strides.seqlen, box_rows / group},
+                 {heads / group, strides.head * group, 1},
+                 {batch, strides.batch, 1}});
+}
+
+CUtensorMap encode_slices(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int box_slices) {
+  const auto& [batch, rows, heads, columns, strides] = tensor;
+  return encode(data, dtype, tensor,
+                {{64, 1, 64},
+                 {rows, strides.seqlen, box_rows},
+                 {columns / 64, 64, box_slices},
+                 {heads, strides.head, 1},
+                 {batch, strides.batch, 1}});
 }
 
 CUtensorMap encode_ragged(const void* data, DType dtype, const TensorShape& tensor, int box_rows) {
-  const cuuint64_t row = stride_of(tensor.rows, tensor.strides.seqlen);
-  return encode_map(
-      static_cast<const char*>(data) - box_rows * row, dtype, tensor,
-      {extent_of(tensor.columns), extent_of(box_rows), extent_of(tensor.rows + 1), extent_of(tensor.heads),
-       extent_of(tensor.batch)},
-      {row, row, stride_of(tensor.heads, tensor.strides.head), stride_of(tensor.batch, tensor.strides.batch)},
-      {64, static_cast<cuuint32_t>(box_rows), 1, 1, 1});
+  const auto& [batch, rows, heads, columns, strides] = tensor;
+  const std::int64_t row = rows > 1 ? strides.seqlen : kStep;
+  return encode(static_cast<const char*>(data) - 2 * box_rows * row, dtype, tensor,
+                {{columns, 1, 64},
+                 {box_rows, row, box_rows},
+                 {rows + 1, row, 1},
+                 {heads, strides.head, 1},
+                 {batch, strides.batch, 1}});
 }
 
 }  // namespace fattn::gpu::sm90

@@ -11,6 +11,8 @@
 
 namespace fattn::gpu::sm90 {
 
+inline constexpr int kSliceColumns = 64;  // of a tile in shared memory (tile/swizzle.cuh)
+
 // A tensor [batch, rows, heads, columns] of 16-bit elements as the copy engine sees it.
 struct TensorShape {
   std::int64_t batch;
@@ -36,5 +38,9 @@ CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int
 // `valid` rows from row r is at box_rows - valid and r + valid. The tensor is said to begin box_rows earlier, so that
 // the sum of both is never less than box_rows.
 CUtensorMap encode_ragged(const void* data, DType dtype, const TensorShape& tensor, int box_rows);
+
+// A map of dimensions (column in a slice, row, slice of 64 columns, head, batch) whose boxes are `box_slices` slices of
+// `box_rows` rows: the same bytes in shared memory with one copy. `tensor.columns` is a multiple of 64.
+CUtensorMap encode_slices(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int box_slices);
 
 }  // namespace fattn::gpu::sm90
