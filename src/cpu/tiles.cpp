@@ -71,10 +71,12 @@ struct Usual {
       const auto& plan = *static_cast<const BackwardPlan*>(launch.prepared.get());
       blocking = plan.blocking, tile = plan.tile, tiles = backward_tiles(blocking);
     }
+    tiles.erase(std::remove(tiles.begin(), tiles.end(), tile), tiles.end());
+    tiles.insert(tiles.begin(), tile);
   }
   Blocking blocking;
   Tile tile;
-  std::vector<Tile> tiles;
+  std::vector<Tile> tiles;  // that one first
 };
 
 }  // namespace
@@ -83,10 +85,8 @@ struct Usual {
 std::vector<std::string> tiles_of(const Kernel& row, const Problem& problem, const Device& device) {
   if (!host::has_tiles(row)) return {};
   const host::Usual usual(row, problem, device);
-  std::vector<std::string> texts(1, host::text_of(usual.tile));
-  for (const host::Tile tile : usual.tiles) {
-    if (tile != usual.tile) texts.push_back(host::text_of(tile));
-  }
+  std::vector<std::string> texts;
+  for (const host::Tile tile : usual.tiles) texts.push_back(host::text_of(tile));
   return texts;
 }
 
