@@ -19,7 +19,7 @@ COMPILER = re.compile(r"(?:!?\s*(?:defined\s*\(?\s*)?(?:__CUDACC__|__CUDA_ARCH__
 # Split so that this file does not find itself.
 FORBIDDEN = re.compile("|".join([r"/[w]ork/", r"/[r]oot/", r"/tmp/[b]ash", r"py[p]i\.org", r"debi[a]n\.org", r"\bTO[D]O\b",
                                  r"\bFIX[M]E\b", r"\bXX[X]\b", r"\b(?:this|last|next) sessi[o]n\b"]))
-BINARY = {".png", ".safetensors", ".npy"}
+BINARY = {".png", ".safetensors", ".npy", ".xz"}
 MAX_LINES = 500
 MAX_TEMPLATE_PARAMETERS = 5
 

@@ -14,7 +14,7 @@ import sys
 
 PUBLIC = r"fattn/(?!device/).*"
 ALGEBRA = r"algebra/.*"
-SEAM = r"core/(kernel|accelerator|lower)\.hpp"  # what a room knows of core
+SEAM = r"core/(kernel|accelerator|lower|tiles)\.hpp"  # what a room knows of core
 LAUNCH = r"cuda/(launch|device)\.hpp"
 
 # Longest prefix first. A room always may include itself, except where it is listed with what it may.

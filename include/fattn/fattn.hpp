@@ -3,6 +3,7 @@
 
 // Problem -> Plan -> run. See docs/api.md.
 #include "fattn/attention.hpp"
+#include "fattn/choices.hpp"
 #include "fattn/device.hpp"
 #include "fattn/error.hpp"
 #include "fattn/plan.hpp"

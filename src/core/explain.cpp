@@ -35,16 +35,21 @@ double bias_bytes(const Problem& p) {
 
 struct Tile {
   int64_t queries = 1, keys = 1;
+  int64_t heads = 1;  // query heads of one key head whose rows share the tile's queries
 };
 
-// Rows write their tile as "128x64, 2 stages": queries x keys. No tile: each query reads its keys by itself.
+// Rows write their tile as "128x64, 2 stages, 4 heads side by side": queries x keys. No tile: each query reads its keys
+// by itself.
 Tile tile_of(const LaunchShape& shape) {
   Tile tile;
   const char* const end = shape.tile.data() + shape.tile.size();
   const auto [cross, error] = std::from_chars(shape.tile.data(), end, tile.queries);
   if (error != std::errc() || cross == end || *cross != 'x') return {};
   const auto [rest, second_error] = std::from_chars(cross + 1, end, tile.keys);
-  return second_error == std::errc() && tile.queries > 0 && tile.keys > 0 ? tile : Tile{};
+  if (second_error != std::errc() || tile.queries <= 0 || tile.keys <= 0) return {};
+  const std::size_t words = shape.tile.find(" heads side by side"), number = shape.tile.rfind(' ', words - 1) + 1;
+  if (words != shape.tile.npos) std::from_chars(shape.tile.data() + number, shape.tile.data() + words, tile.heads);
+  return tile;
 }
 
 // Keys of all the key tiles that the query tiles of one head visit, or queries when `of_queries`, the transposed walk.
@@ -71,8 +76,10 @@ double tiled_bytes(const Problem& p, Tile tile) {
   const double d = static_cast<double>(p.head_dim), dv = static_cast<double>(head_dim_v(p));
   const double once = lse_bytes(p) + bias_bytes(p);
   if (p.pass != Pass::backward) {
+    // Heads side by side: a tile has fewer queries of each, and its keys are loaded once for all of them.
+    tile.queries = std::max<int64_t>(1, tile.queries / tile.heads);
     return once + bytes_of(p, Operand::q) + bytes_of(p, Operand::o) +
-           heads * visited(band, tile, false) * (d + dv) * size;
+           heads / static_cast<double>(tile.heads) * visited(band, tile, false) * (d + dv) * size;
   }
   double tensors = 0;
   for (const Operand each : kOperands) {

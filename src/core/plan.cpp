@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "core/plan.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cstdlib>
 
 #include "core/message.hpp"
+#include "core/tiles.hpp"
+#include "fattn/choices.hpp"
 
 namespace fattn {
 namespace {
@@ -46,14 +50,36 @@ std::string refusal(const Row& row, const Problem& problem, const Device& device
   return row.kernel->decline(problem, device);
 }
 
-const Kernel& forced_row(std::span<const Row> table, const Problem& problem, const Device& device,
-                         std::string_view forced) {
+// A row, and one of its tiles; none: the one that it takes by itself.
+struct Forced {
+  const Kernel* kernel;
+  std::string_view tile;
+};
+
+void check_tile(const Kernel& kernel, std::string_view tile, const Problem& problem, const Device& device) {
+  if (tile.empty()) return;
+  const std::vector<std::string> tiles = tiles_of(kernel, problem, device);
+  if (std::find(tiles.begin(), tiles.end(), tile) != tiles.end()) return;
+  const std::vector<std::string_view> texts(tiles.begin(), tiles.end());
+  if (tiles.empty())
+    fail(Status::unsupported, "tile = {}: {} has one tile; nearest: none", in_quotes(tile), kernel.name);
+  fail(Status::unsupported, "tile = {}: {} has {}; nearest: {}", in_quotes(tile), kernel.name, fmt::join(texts, ", "),
+       nearest_word(tile, texts));
+}
+
+Forced forced_row(std::span<const Row> table, const Problem& problem, const Device& device, std::string_view forced) {
   std::string others;
   const Row* chosen = nullptr;
-  for (const std::string_view name : split(forced)) {  // every name is checked, so that a typo never goes unseen
-    const Row& row = row_named(table, name);
+  std::string_view tile;
+  for (const std::string_view word : split(forced)) {  // every name is checked, so that a typo never goes unseen
+    const std::size_t at = std::min(word.find('@'), word.size());
+    const Row& row = row_named(table, word.substr(0, at));
     if (pass_of(row) == problem.pass && device_of(row) == device.kind) {
-      if (chosen == nullptr) chosen = &row;
+      if (chosen != nullptr) continue;
+      chosen = &row;
+      tile = word.substr(std::min(at + 1, word.size()));
+      if (at < word.size() && tile.empty())
+        fail(Status::invalid_argument, "tile of {} is empty; nearest: none", row.name);
     } else {
       others += fmt::format("\n  {}: a {} row for {}", row.name, to_string(pass_of(row)), name_of(device_of(row)));
     }
@@ -66,7 +92,8 @@ const Kernel& forced_row(std::span<const Row> table, const Problem& problem, con
     fail(Status::unsupported, "kernel = {} was forced and declines: {}\n  problem: {}", chosen->name, reason,
          to_string(problem));
   }
-  return *chosen->kernel;
+  check_tile(*chosen->kernel, tile, problem, device);
+  return {chosen->kernel, tile};
 }
 
 const Kernel& first_row(std::span<const Row> table, const Problem& problem, const Device& device,
@@ -92,15 +119,28 @@ Plan plan_from(std::span<const Row> table, const Problem& problem, const Device&
   auto state = std::make_shared<detail::PlanState>();
   state->problem = problem;
   state->device = device;
-  state->kernel = split(forced).empty() ? &first_row(table, problem, device, state->refusals)
-                                        : &forced_row(table, problem, device, forced);
-  state->launch = state->kernel->prepare(state->problem, state->device);
+  const Forced choice = split(forced).empty() ? Forced{&first_row(table, problem, device, state->refusals), {}}
+                                              : forced_row(table, problem, device, forced);
+  state->kernel = choice.kernel;
+  state->launch = choice.tile.empty() ? choice.kernel->prepare(state->problem, state->device)
+                                      : prepare_with_tile(*choice.kernel, state->problem, state->device, choice.tile);
   return Plan(std::move(state));
 }
 
 Plan plan(const Problem& problem, const Device& device, std::string_view kernel) {
-  const char* variable = kernel.empty() ? std::getenv("FATTN_KERNEL") : nullptr;
-  return plan_from(rows(), problem, device, variable != nullptr ? variable : kernel);
+  if (!split(kernel).empty()) return plan_from(rows(), problem, device, kernel);
+  if (const char* names = std::getenv("FATTN_KERNEL"); names != nullptr && !split(names).empty()) {
+    return plan_from(rows(), problem, device, names);
+  }
+  const char* file = std::getenv("FATTN_CHOICES");
+  if (file == nullptr || *file == '\0') return plan_from(rows(), problem, device, {});
+  const std::string chosen = Choices::read(file).kernel_for(problem, device);
+  try {
+    return plan_from(rows(), problem, device, chosen);
+  } catch (const Error& error) {
+    if (chosen.empty()) throw;
+    fail(error.status(), "{} chooses {}: {}", file, chosen, error.what());
+  }
 }
 
 const Problem& Plan::problem() const { return state_->problem; }

@@ -90,12 +90,17 @@ Problem parse_problem(std::string_view text) {
   const auto given = [&](const Word* word) { return std::find(seen.begin(), seen.end(), word) != seen.end(); };
   for (std::size_t i = 1; i < parts.size(); ++i) {
     const auto [word, value, well_formed] = match(parts[i]);
-    require(word != nullptr, "word {} of the problem is unknown; nearest: {}", in_quotes(parts[i]),
-            nearest_to(parts[i]));
+    // Not by require(): looking for the nearest word costs more than all of the parsing.
+    if (word == nullptr) {
+      fail(Status::invalid_argument, "word {} of the problem is unknown; nearest: {}", in_quotes(parts[i]),
+           nearest_to(parts[i]));
+    }
     WordValue reader(parts[i], word->usage, value);
     if (!well_formed) reader.refuse();
-    require(!given(word), "word {} of the problem gives {} a second time; nearest: once", in_quotes(parts[i]),
-            word->name);
+    if (given(word)) {
+      fail(Status::invalid_argument, "word {} of the problem gives {} a second time; nearest: once",
+           in_quotes(parts[i]), word->name);
+    }
     seen.push_back(word);
     word->read(problem, reader);
     reader.finish();

@@ -272,8 +272,10 @@ std::int64_t WordValue::integer() {
   const std::string_view digits = item();
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  require(error != std::errc::result_out_of_range, "word {} of the problem has a number beyond 64 bits; nearest: {}",
-          in_quotes(word_), digits.starts_with('-') ? INT64_MIN : INT64_MAX);
+  if (error == std::errc::result_out_of_range) {
+    fail(Status::invalid_argument, "word {} of the problem has a number beyond 64 bits; nearest: {}", in_quotes(word_),
+         digits.starts_with('-') ? INT64_MIN : INT64_MAX);
+  }
   if (error != std::errc() || end != digits.data() + digits.size()) refuse();
   return value;
 }
@@ -282,8 +284,10 @@ double WordValue::real() {
   const std::string_view digits = item();
   double value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  require(error != std::errc::result_out_of_range, "word {} of the problem has a number beyond fp64; nearest: {}",
-          in_quotes(word_), usage_);
+  if (error == std::errc::result_out_of_range) {
+    fail(Status::invalid_argument, "word {} of the problem has a number beyond fp64; nearest: {}", in_quotes(word_),
+         usage_);
+  }
   if (error != std::errc() || end != digits.data() + digits.size()) refuse();
   return value;
 }

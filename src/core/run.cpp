@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "core/accelerator.hpp"
+#include "core/blocks.hpp"
 #include "core/extents.hpp"
 #include "core/kernel.hpp"
 #include "core/lengths.hpp"
@@ -159,6 +160,13 @@ void check_present(const Device& device) {
 
 HostLengths lengths_of(const Buffers& b) { return {b.cu_seqlens_q, b.cu_seqlens_k, b.seqused_q, b.seqused_k}; }
 
+// What of the data is checked where it can be read: numbers that say where other data lie.
+void check_host_data(const Problem& problem, const Buffers& b) {
+  check_lengths(problem, lengths_of(b));
+  if (!problem.mask.block_sparse) return;
+  check_blocks(problem, {b.block_offsets, b.block_columns, b.block_bits, b.block_mask != nullptr});
+}
+
 }  // namespace
 
 void run(const Plan& plan, const Buffers& buffers, Workspace workspace, Stream stream) {
@@ -168,7 +176,7 @@ void run(const Plan& plan, const Buffers& buffers, Workspace workspace, Stream s
   check_buffers(state.problem, buffers, state.device);
   check_overlap(state.problem, buffers);
   check_workspace(plan, workspace);
-  if (state.device.kind == DeviceKind::cpu) check_lengths(state.problem, lengths_of(buffers));
+  if (state.device.kind == DeviceKind::cpu) check_host_data(state.problem, buffers);
   state.kernel->run({state.problem, state.device, state.launch, buffers, workspace, stream});
 }
 
@@ -178,19 +186,27 @@ void validate_device(const Plan& plan, const Buffers& buffers, Stream stream) {
   check_present(state.device);
   check_stream(state.device, stream);
   check_buffers(problem, buffers, state.device);
-  if (state.device.kind == DeviceKind::cpu) return check_lengths(problem, lengths_of(buffers));
+  if (state.device.kind == DeviceKind::cpu) return check_host_data(problem, buffers);
 
-  std::vector<std::int32_t> copies[4];
-  const auto copy = [&](std::vector<std::int32_t>& to, const std::int32_t* from, int64_t count) {
-    if (from == nullptr) return static_cast<const std::int32_t*>(nullptr);
+  const auto copy = [&]<class T>(std::vector<T>& to, const T* from, int64_t count) {
+    if (from == nullptr || count == 0) return static_cast<const T*>(nullptr);
     to.resize(static_cast<std::size_t>(count));
-    accelerator::copy_to_host(to.data(), from, to.size() * sizeof(std::int32_t), state.device.index, stream);
-    return static_cast<const std::int32_t*>(to.data());
+    accelerator::copy_to_host(to.data(), from, to.size() * sizeof(T), state.device.index, stream);
+    return static_cast<const T*>(to.data());
   };
+  std::vector<std::int32_t> copies[4];
   check_lengths(problem,
                 {copy(copies[0], buffers.cu_seqlens_q, problem.batch + 1),
                  copy(copies[1], buffers.cu_seqlens_k, problem.batch + 1),
                  copy(copies[2], buffers.seqused_q, problem.batch), copy(copies[3], buffers.seqused_k, problem.batch)});
+  if (!problem.mask.block_sparse) return;
+  std::vector<std::int32_t> offsets, columns;
+  std::vector<int64_t> bits;
+  copy(offsets, buffers.block_offsets, count_of_block_offsets(problem));
+  const int64_t entries = check_block_offsets(problem, offsets.data());
+  copy(columns, buffers.block_columns, entries);
+  copy(bits, buffers.block_bits, entries);
+  check_blocks(problem, {offsets.data(), columns.data(), bits.data(), buffers.block_mask != nullptr});
 }
 
 }  // namespace fattn

@@ -81,7 +81,8 @@ void reduce_dsink(const BackwardWork& work) {
 
 }  // namespace
 
-BackwardPlan::BackwardPlan(const Problem& problem, const Device& device, const Blocking& block)
+BackwardPlan::BackwardPlan(const Problem& problem, const Device& device, const Blocking& block,
+                           std::optional<Tile> chosen)
     : geometry(problem),
       q(problem, Operand::q),
       k(problem, Operand::k),
@@ -91,7 +92,7 @@ BackwardPlan::BackwardPlan(const Problem& problem, const Device& device, const B
       dq(problem, Operand::dq),
       dk(problem, Operand::dk),
       dv(problem, Operand::dv),
-      tile(backward_tile(block, geometry.d, geometry.dv, l2_bytes(device))),
+      tile(chosen.value_or(backward_tile(block, geometry.d, geometry.dv, l2_bytes(device)))),
       blocking(block),
       bias_gradient(bias_gradient_of(problem)),
       chunk(kBackwardChunk),
@@ -188,8 +189,9 @@ TransposedScratch::TransposedScratch(Carver& carver, const BackwardPlan& plan) {
   seen_k = carver.take<bool>(keys);
 }
 
-Launch prepare_backward(const Problem& problem, const Device& device, const Blocking& blocking) {
-  const auto plan = std::make_shared<const BackwardPlan>(problem, device, blocking);
+Launch prepare_backward(const Problem& problem, const Device& device, const Blocking& blocking,
+                        std::optional<Tile> tile) {
+  const auto plan = std::make_shared<const BackwardPlan>(problem, device, blocking, tile);
   if (device.index >= 0) shared_pool(plan->lanes);
   Launch launch;
   launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " " + blocking.text +

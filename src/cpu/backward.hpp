@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
+
 #include "core/kernel.hpp"
 #include "cpu/marks.hpp"
 #include "cpu/tiles.hpp"
@@ -23,7 +25,7 @@ enum class BiasGradient {
 };
 
 struct BackwardPlan {
-  BackwardPlan(const Problem& problem, const Device& device, const Blocking& blocking);
+  BackwardPlan(const Problem& problem, const Device& device, const Blocking& blocking, std::optional<Tile> tile);
 
   Geometry geometry;
   Tensor q, k, v, o, dout, dq, dk, dv;
@@ -152,7 +154,9 @@ struct BackwardParts {
   void (*write_dk_dv)(const BackwardWork&, std::int64_t batch, std::int64_t head_kv, std::int64_t k_tile);
 };
 
-Launch prepare_backward(const Problem& problem, const Device& device, const Blocking& blocking);
+// Without a tile: that of backward_tile().
+Launch prepare_backward(const Problem& problem, const Device& device, const Blocking& blocking,
+                        std::optional<Tile> tile = {});
 void run_backward(const Run& run, const BackwardParts& parts);
 
 }  // namespace fattn::host

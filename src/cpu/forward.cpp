@@ -29,13 +29,14 @@ int fold_of(const Geometry& g) {
 
 }  // namespace
 
-ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blocking& block)
+ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blocking& block,
+                         std::optional<Tile> chosen)
     : geometry(problem),
       q(problem, Operand::q),
       k(problem, Operand::k),
       v(problem, Operand::v),
       o(problem, Operand::o),
-      tile(tile_of(geometry, device, block)),
+      tile(chosen.value_or(tile_of(geometry, device, block))),
       blocking(block),
       // One more than none, so that there is an item to write rows past the lengths.
       q_tiles(std::max<std::int64_t>(1, ceil_div64(problem.seqlen_q, tile.q))),
@@ -72,8 +73,9 @@ ForwardScratch::ForwardScratch(Carver& carver, const ForwardPlan& plan) {
   begun = pairs ? carver.take<bool>(tile.q / panel) : nullptr;
 }
 
-Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking) {
-  const auto plan = std::make_shared<const ForwardPlan>(problem, device, blocking);
+Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking,
+                       std::optional<Tile> tile) {
+  const auto plan = std::make_shared<const ForwardPlan>(problem, device, blocking, tile);
   if (device.index >= 0) shared_pool(plan->lanes);
   Launch launch;
   launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) +

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "core/kernel.hpp"
@@ -12,7 +13,7 @@
 namespace fattn::host {
 
 struct ForwardPlan {
-  ForwardPlan(const Problem& problem, const Device& device, const Blocking& blocking);
+  ForwardPlan(const Problem& problem, const Device& device, const Blocking& blocking, std::optional<Tile> tile);
 
   Geometry geometry;
   Tensor q, k, v, o;
@@ -75,7 +76,9 @@ struct ForwardParts {
   void (*merge)(const ForwardWork& work, std::int64_t item);
 };
 
-Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking);
+// Without a tile: that of forward_tile().
+Launch prepare_forward(const Problem& problem, const Device& device, const Blocking& blocking,
+                       std::optional<Tile> tile = {});
 void run_forward(const Run& run, const ForwardParts& parts);
 
 }  // namespace fattn::host

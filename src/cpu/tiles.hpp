@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace fattn::host {
 
@@ -19,6 +20,7 @@ struct Tile {
   int q;
   int k;
   int group = 1;
+  friend bool operator==(const Tile&, const Tile&) = default;
 };
 inline constexpr int kMostTiles = 8;  // of a group
 
@@ -52,6 +54,11 @@ inline Tile backward_tile(const Blocking& blocking, int d, int dv, std::int64_t 
   const bool fits = blocking.pairs || bytes <= l2_bytes / 8 * 7;
   return {.q = fits ? kTileSide : kHalfTileSide, .k = kTileSide};
 }
+
+// Every tile that the micro-kernels can fill: what `fattn tune` walks. A side of 48 has to be made of whole panels.
+// `groups`: with more than one tile of keys in a group, too.
+std::vector<Tile> forward_tiles(const Blocking& blocking, bool groups);
+std::vector<Tile> backward_tiles(const Blocking& blocking);
 
 // A plan for at most so many queries cuts the keys into parts of their own items. The parts are a matter of the key's
 // position alone, so that bits depend neither on threads nor on what else is in the batch.

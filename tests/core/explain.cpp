@@ -17,6 +17,21 @@ TEST(Traffic, ForwardByHand) {
   EXPECT_EQ(t.standard_memory_bytes, t.memory_bytes + 2 * scores);
 }
 
+// Four query heads of each key head share a tile: 16 queries of each, so 2 queries need one tile and not four.
+TEST(Traffic, HeadsSideBySideReadTheirKeysOnce) {
+  const auto bytes = [](const char* text, int together) {
+    fake::tile = "64x32, 2 stages, 1 splits of the keys, " + std::to_string(together) + " heads side by side";
+    const Traffic t = fake_plan(text).traffic();
+    fake::tile = fake::kTile;
+    return t.bytes;
+  };
+  const double qo = 2 * 2.0 * 8 * 128 * 2, keys = 1024 * (128 + 128) * 2.0;
+  EXPECT_EQ(bytes("fwd b1 hq8 hk2 sq2 sk1024 d128 bf16", 1), qo + 8 * keys);
+  EXPECT_EQ(bytes("fwd b1 hq8 hk2 sq2 sk1024 d128 bf16", 4), qo + 2 * keys);
+  // 20 queries of each head: two tiles of 16, beside four heads with one tile of 64 each.
+  EXPECT_EQ(bytes("fwd b1 hq8 hk2 sq20 sk1024 d128 bf16", 4), 10 * qo + 2 * 2 * keys);
+}
+
 TEST(Traffic, MasksSkipTiles) {
   // Causal 128x128: the first 64 queries visit 2 tiles of 32 keys, the others 4.
   const Traffic t = fake_plan("fwd sq128 d128 bf16 causal").traffic();

@@ -12,13 +12,15 @@ namespace fake {
 
 inline int runs = 0;
 inline std::size_t workspace_bytes = 0;
+inline constexpr const char* kTile = "64x32, 2 stages";
+inline std::string tile = kTile;
 
 inline std::string needs_d128(const Problem& p, const Device&) {
   return p.head_dim == 128 ? std::string() : "head_dim = " + std::to_string(p.head_dim) + ": this row has 128";
 }
 inline std::string never(const Problem&, const Device&) { return {}; }
 inline Launch prepare(const Problem&, const Device& device) {
-  return {.shape = {.tile = "64x32, 2 stages", .grid = 7, .threads = device.threads, .shared_memory_bytes = 4096},
+  return {.shape = {.tile = tile, .grid = 7, .threads = device.threads, .shared_memory_bytes = 4096},
           .workspace_bytes = workspace_bytes,
           .prepared = {}};
 }

@@ -62,6 +62,17 @@ TEST(Check, TheSameSeedGivesTheSameErrors) {
   EXPECT_EQ(again["case"], first);
 }
 
+TEST(Check, TilesAreNamedWithTheirRow) {
+  const Outcome outcome = fattn({"check", kForward, "--device", "cpu", "--kernel",
+                                 "cpu_scalar_forward@48x48,cpu_scalar_backward@48x96,cpu_scalar_forward", "--json"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  ASSERT_EQ(outcome.lines().size(), 2U);
+  EXPECT_EQ(outcome.lines()[0]["kernel"], "cpu_scalar_forward@48x48");
+  EXPECT_EQ(outcome.lines()[1]["kernel"], "cpu_scalar_forward");
+  expect_refused(fattn({"check", kForward, "--device", "cpu", "--kernel", "cpu_scalar_forward@48x47"}),
+                 {"'48x47'", "nearest: 48x4"});
+}
+
 TEST(Check, AMissIsExitCodeOne) {
   // Products of q and k overflow fp32 but not the oracle's fp64.
   const std::vector<std::string> arguments = {"check",    "fwd b1 hq1 hk1 sq16 sk16 d64 fp32",

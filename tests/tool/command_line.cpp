@@ -6,7 +6,7 @@ namespace fattn::tool {
 namespace {
 
 TEST(CommandLine, HelpShowsExamples) {
-  for (const char* command : {"info", "explain", "check", "bench", "run"}) {
+  for (const char* command : {"info", "explain", "check", "bench", "run", "map", "walk", "tune", "selfcheck"}) {
     const Outcome outcome = fattn({command, "--help"});
     EXPECT_EQ(outcome.code, 0);
     EXPECT_TRUE(has(outcome.out, "Examples:\n  fattn " + std::string(command))) << outcome.out;

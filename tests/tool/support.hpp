@@ -12,7 +12,7 @@
 
 namespace fattn::tool {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 using io::TemporaryDirectory;
 
 struct Outcome {

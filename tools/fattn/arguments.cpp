@@ -68,15 +68,33 @@ std::vector<verify::Case> case_arguments(const std::vector<std::string>& argumen
   return cases;
 }
 
-std::vector<Plan> forced_plans(const std::vector<std::string>& names, const Problem& problem, const Device& device) {
-  std::vector<Plan> plans;
+std::optional<DType> dtype_argument(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  for (const DType dtype : {DType::fp32, DType::bf16, DType::fp16, DType::fp64}) {
+    if (to_string(dtype) == text) return dtype;
+  }
+  refuse(fmt::format("--dtype = {} is unknown; fp32, bf16, fp16 and fp64 are supported", io::printable(text)));
+}
+
+std::vector<std::string> forced_names(const std::vector<std::string>& names, const Problem& problem,
+                                      const Device& device) {
+  std::vector<std::string> fitting;
   for (const std::string& name : names) {
+    const std::string_view row = std::string_view(name).substr(0, name.find('@'));  // the rest is a tile
     bool other_pass = false;
-    for (const KernelInfo& kernel : kernels()) other_pass |= kernel.name == name && kernel.pass != problem.pass;
-    if (!other_pass) plans.push_back(plan(problem, device, name));
+    for (const KernelInfo& kernel : kernels()) other_pass |= kernel.name == row && kernel.pass != problem.pass;
+    if (other_pass) continue;
+    plan(problem, device, name);
+    fitting.push_back(name);
   }
   // plan() says what is wrong with the list.
-  if (plans.empty()) plans.push_back(plan(problem, device, fmt::format("{}", fmt::join(names, ","))));
+  if (fitting.empty()) plan(problem, device, fmt::format("{}", fmt::join(names, ",")));
+  return fitting;
+}
+
+std::vector<Plan> forced_plans(const std::vector<std::string>& names, const Problem& problem, const Device& device) {
+  std::vector<Plan> plans;
+  for (const std::string& name : forced_names(names, problem, device)) plans.push_back(plan(problem, device, name));
   return plans;
 }
 

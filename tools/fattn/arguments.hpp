@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,11 +20,15 @@ using Json = nlohmann::ordered_json;
 Device device_argument(const std::string& text);
 Device present_device_argument(const std::string& text);  // refuses devices that are only described
 
+std::optional<DType> dtype_argument(const std::string& text);  // "bf16"; empty text: none
+
 // Each argument is a case ("fwd b1 ... | seed=3", see verify/case_line.hpp) or a file with one a line; '#' begins a
 // comment. Cases that name no seed get `seed`.
 std::vector<verify::Case> case_arguments(const std::vector<std::string>& arguments, std::uint64_t seed);
 
-// The rows of this list that have the problem's pass; each must accept it.
+// The rows of this list, with their tiles, that have the problem's pass; each must accept it.
+std::vector<std::string> forced_names(const std::vector<std::string>& names, const Problem& problem,
+                                      const Device& device);
 std::vector<Plan> forced_plans(const std::vector<std::string>& names, const Problem& problem, const Device& device);
 
 std::string device_text(const Device& device);  // "NVIDIA H200 (cuda:0), sm90, 132 SMs, 989 TFLOP/s, 4800 GB/s"

@@ -26,25 +26,25 @@ constexpr double kDecades = 4;
 // Keys of cell c are [first(c), first(c + 1)).
 std::int64_t first_of(std::int64_t cell, std::int64_t cells, std::int64_t length) { return cell * length / cells; }
 
-std::vector<float> one_head(const verify::Tensor& tensor, std::int64_t rows, std::int64_t head) {
+std::vector<float> one_head(const verify::Tensor& tensor, std::int64_t batch, std::int64_t rows, std::int64_t head) {
   const std::int64_t heads = tensor.extents()[2], dim = tensor.extents()[3];
   std::vector<float> result;
   result.reserve(static_cast<std::size_t>(rows * dim));
   std::vector<double> row(static_cast<std::size_t>(dim));
   for (std::int64_t i = 0; i < rows; ++i) {
-    tensor.get_row(i * heads + head, row.data());
+    tensor.get_row((batch * rows + i) * heads + head, row.data());
     for (const double value : row) result.push_back(static_cast<float>(value));
   }
   return result;
 }
 
-Problem one_head_problem(const Problem& whole, std::int64_t key_cells) {
+Problem one_head_problem(const Problem& whole, std::int64_t columns) {
   Problem p;
   p.dtype = DType::fp32;
   p.seqlen_q = whole.seqlen_q;
   p.seqlen_k = whole.seqlen_k;
   p.head_dim = whole.head_dim;
-  p.head_dim_v = key_cells;
+  p.head_dim_v = columns;
   p.softmax_scale = softmax_scale(whole);
   p.mask = whole.mask;
   p.score = whole.score;
@@ -54,57 +54,73 @@ Problem one_head_problem(const Problem& whole, std::int64_t key_cells) {
   return p;
 }
 
-}  // namespace
-
-AttentionMap attention_map(verify::CaseData& inputs, std::int64_t head, int most_cells) {
-  const Problem& whole = inputs.problem();
-  const std::int64_t query_cells = std::min<std::int64_t>(most_cells, whole.seqlen_q);
-  const std::int64_t key_cells = std::min<std::int64_t>(most_cells, whole.seqlen_k);
-  const Problem p = one_head_problem(whole, key_cells);
+// The key cells [begin, end) of the map.
+void add_columns(const Problem& whole, Buffers buffers, std::int64_t begin, std::int64_t end, AttentionMap& map) {
+  const Problem p = one_head_problem(whole, end - begin);
   const Plan chosen = plan(p, cpu());
-
-  const std::vector<float> q = one_head(inputs.tensor("q"), p.seqlen_q, head);
-  const std::vector<float> k = one_head(inputs.tensor("k"), p.seqlen_k, head / (whole.heads_q / whole.heads_kv));
-  std::vector<float> v(static_cast<std::size_t>(p.seqlen_k * key_cells), 0.0F);
-  for (std::int64_t cell = 0; cell < key_cells; ++cell) {
-    for (std::int64_t j = first_of(cell, key_cells, p.seqlen_k); j < first_of(cell + 1, key_cells, p.seqlen_k); ++j) {
-      v[static_cast<std::size_t>(j * key_cells + cell)] = 1.0F;
+  const std::int64_t columns = end - begin, cells = map.key_cells;
+  std::vector<float> v(static_cast<std::size_t>(p.seqlen_k * columns), 0.0F);
+  for (std::int64_t cell = begin; cell < end; ++cell) {
+    for (std::int64_t j = first_of(cell, cells, p.seqlen_k); j < first_of(cell + 1, cells, p.seqlen_k); ++j) {
+      v[static_cast<std::size_t>(j * columns + cell - begin)] = 1.0F;
     }
   }
-  std::vector<float> o(static_cast<std::size_t>(p.seqlen_q * key_cells));
+  std::vector<float> o(static_cast<std::size_t>(p.seqlen_q * columns));
+  buffers.v = v.data();
+  buffers.o = o.data();
+  const DeviceMemory workspace(chosen.device(), chosen.workspace_bytes());
+  run(chosen, buffers, {workspace.data(), workspace.bytes()});
+
+  for (std::int64_t row = 0; row < map.query_cells; ++row) {
+    const std::int64_t first = first_of(row, map.query_cells, p.seqlen_q);
+    const std::int64_t last = first_of(row + 1, map.query_cells, p.seqlen_q);
+    for (std::int64_t cell = begin; cell < end; ++cell) {
+      const std::int64_t keys = first_of(cell + 1, cells, p.seqlen_k) - first_of(cell, cells, p.seqlen_k);
+      double sum = 0;
+      for (std::int64_t i = first; i < last; ++i) {
+        sum += static_cast<double>(o[static_cast<std::size_t>(i * columns + cell - begin)]);
+      }
+      map.mean[static_cast<std::size_t>(row * cells + cell)] = sum / static_cast<double>((last - first) * keys);
+    }
+  }
+}
+
+}  // namespace
+
+AttentionMap attention_map(verify::CaseData& inputs, std::int64_t head, int most_cells, std::int64_t batch) {
+  const Problem& whole = inputs.problem();
+  const std::int64_t seqlen_q = whole.seqlen_q, seqlen_k = whole.seqlen_k;
+  const std::int64_t query_cells = std::min<std::int64_t>(most_cells, seqlen_q);
+  const std::int64_t key_cells = std::min<std::int64_t>(most_cells, seqlen_k);
+  const std::vector<float> q = one_head(inputs.tensor("q"), batch, seqlen_q, head);
+  const std::vector<float> k = one_head(inputs.tensor("k"), batch, seqlen_k, head / (whole.heads_q / whole.heads_kv));
   Buffers buffers = {};
   const Buffers host = inputs.masters();
   buffers.q = q.data();
   buffers.k = k.data();
-  buffers.v = v.data();
-  buffers.o = o.data();
-  if (host.alibi_slopes != nullptr) buffers.alibi_slopes = host.alibi_slopes + head;
+  if (host.alibi_slopes != nullptr) {
+    const bool per_batch = whole.score.alibi == Alibi::per_batch_and_head;
+    buffers.alibi_slopes = host.alibi_slopes + (per_batch ? batch * whole.heads_q : 0) + head;
+  }
   if (host.sinks != nullptr) buffers.sinks = host.sinks + head;
   if (host.bias != nullptr) {
     const Bias& bias = *whole.score.bias;
-    const std::int64_t slice = (bias.queries ? p.seqlen_q : 1) * (bias.keys ? p.seqlen_k : 1);
-    buffers.bias = static_cast<const std::byte*>(host.bias) + (bias.heads ? head : 0) * slice * size_of(bias.dtype);
+    const std::int64_t slice = (bias.queries ? seqlen_q : 1) * (bias.keys ? seqlen_k : 1);
+    const std::int64_t index = (bias.batch ? batch * (bias.heads ? whole.heads_q : 1) : 0) + (bias.heads ? head : 0);
+    buffers.bias = static_cast<const std::byte*>(host.bias) + index * slice * size_of(bias.dtype);
   }
-  const DeviceMemory workspace(chosen.device(), chosen.workspace_bytes());
-  run(chosen, buffers, {workspace.data(), workspace.bytes()});
 
   AttentionMap map{head, static_cast<int>(query_cells), static_cast<int>(key_cells), {}};
-  for (std::int64_t row = 0; row < query_cells; ++row) {
-    const std::int64_t begin = first_of(row, query_cells, p.seqlen_q), end = first_of(row + 1, query_cells, p.seqlen_q);
-    for (std::int64_t cell = 0; cell < key_cells; ++cell) {
-      const std::int64_t keys = first_of(cell + 1, key_cells, p.seqlen_k) - first_of(cell, key_cells, p.seqlen_k);
-      double sum = 0;
-      for (std::int64_t i = begin; i < end; ++i)
-        sum += static_cast<double>(o[static_cast<std::size_t>(i * key_cells + cell)]);
-      map.mean.push_back(sum / static_cast<double>((end - begin) * keys));
-    }
+  map.mean.resize(static_cast<std::size_t>(query_cells * key_cells));
+  for (std::int64_t cell = 0; cell < key_cells; cell += kMostMapColumns) {
+    add_columns(whole, buffers, cell, std::min(key_cells, cell + kMostMapColumns), map);
   }
   return map;
 }
 
-io::Image draw(const std::vector<AttentionMap>& maps, std::int64_t seqlen_q, std::int64_t seqlen_k) {
+io::Image draw(const std::vector<AttentionMap>& maps, std::int64_t seqlen_q, std::int64_t seqlen_k, int size) {
   const AttentionMap& one = maps.front();
-  const int scale = std::max(1, 256 / std::max(one.query_cells, one.key_cells));
+  const int scale = std::max(1, size / std::max(one.query_cells, one.key_cells));
   const int width = one.key_cells * scale, height = one.query_cells * scale;
   const int count = static_cast<int>(maps.size()), columns = std::min(kColumns, count);
   const int rows = (count + columns - 1) / columns;

@@ -66,9 +66,7 @@ Json result_json(const verify::CheckResult& result, const Device& device) {
 // Which rows to check: those named, which must accept, or all that do.
 std::vector<std::string> rows_of(const CheckOptions& options, const Problem& problem, const Device& device) {
   if (options.kernels.empty()) return verify::accepting_rows(problem, device);
-  std::vector<std::string> rows;
-  for (const Plan& each : forced_plans(options.kernels, problem, device)) rows.emplace_back(each.kernel());
-  return rows;
+  return forced_names(options.kernels, problem, device);
 }
 
 // "kernel = x was forced and declines: head_dim = 80: ...\n  problem: ..." without what the table says already.
@@ -166,7 +164,8 @@ int check(const CheckOptions& options) {
     verify::Judge judge(data);
     for (const std::string& row : rows) {
       progress.show(fmt::format("{}/{} {}", number, cases.size(), row));
-      const verify::CheckResult result = judge.check(row);
+      verify::CheckResult result = judge.check(row);
+      result.kernel = row;  // with its tile, where one was named
       progress.clear();
       report.result(result, device);
     }
@@ -188,7 +187,8 @@ void add_check(CLI::App& app, Command& chosen) {
   CLI::App* command = app.add_subcommand("check", "Compare kernel rows with the fp64 oracle on fresh random data");
   command->add_option("cases", options->cases, "Problems in words, or files with one a line")->required();
   command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
-  command->add_option("--kernel", options->kernels, "Only these rows")->delimiter(',');
+  command->add_option("--kernel", options->kernels, "Only these rows, or rows with a tile (row@192x96)")
+      ->delimiter(',');
   command->add_option("--seed", options->seed, "Of the random data; default: a fresh one, which is printed");
   command->add_option("--scale", options->scale, "Factor on q: large values make peaked rows");
   command->add_flag("-v,--verbose", options->verbose, "Also list the rows that decline, and why");

@@ -21,5 +21,9 @@ void add_explain(CLI::App& app, Command& chosen);
 void add_check(CLI::App& app, Command& chosen);
 void add_bench(CLI::App& app, Command& chosen);
 void add_run(CLI::App& app, Command& chosen);
+void add_map(CLI::App& app, Command& chosen);
+void add_walk(CLI::App& app, Command& chosen);
+void add_tune(CLI::App& app, Command& chosen);
+void add_selfcheck(CLI::App& app, Command& chosen);
 
 }  // namespace fattn::tool

@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstring>
 #include <new>
+#include <string>
+#include <vector>
 
 #include "arguments.hpp"
 #include "commands.hpp"
@@ -20,6 +22,12 @@ using namespace fattn::tool;
 int complain(const char* reason) {
   std::fprintf(stderr, "fattn: %s\n", reason);
   return kExitBad;
+}
+
+std::string names_of(const std::vector<CLI::App*>& commands) {
+  std::string names;
+  for (const CLI::App* each : commands) names += (names.empty() ? "" : ", ") + each->get_name();
+  return names;
 }
 
 int run_command(const Command& command) {
@@ -52,14 +60,17 @@ int main(int argc, char** argv) {
   add_check(app, chosen);
   add_bench(app, chosen);
   add_run(app, chosen);
+  add_map(app, chosen);
+  add_walk(app, chosen);
+  add_tune(app, chosen);
+  add_selfcheck(app, chosen);
   int code = kExitOk;
   const std::vector<CLI::App*> commands = app.get_subcommands([](const CLI::App*) { return true; });
   const auto is_first = [&](const CLI::App* command) { return command->check_name(argv[1]); };
   // CLI11 would only say that a command is needed.
   if (argc > 1 && argv[1][0] != '-' && std::none_of(commands.begin(), commands.end(), is_first)) {
     return complain(
-        fmt::format("unknown command {}; there are info, explain, check, bench, run", fattn::io::printable(argv[1]))
-            .c_str());
+        fmt::format("unknown command {}; there are {}", fattn::io::printable(argv[1]), names_of(commands)).c_str());
   }
   try {
     app.parse(argc, argv);

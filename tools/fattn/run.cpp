@@ -41,14 +41,6 @@ struct RunOptions {
 // Above this the oracle, which is written to be read and not to be fast, takes minutes.
 constexpr double kMostOracleFlops = 3e11;
 
-std::optional<DType> dtype_argument(const std::string& text) {
-  if (text.empty()) return std::nullopt;
-  for (const DType dtype : {DType::fp32, DType::bf16, DType::fp16, DType::fp64}) {
-    if (to_string(dtype) == text) return dtype;
-  }
-  refuse(fmt::format("--dtype = {} is unknown; fp32, bf16, fp16 and fp64 are supported", io::printable(text)));
-}
-
 void print_input(const AttentionInput& input, const std::string& file) {
   Facts facts;
   facts.add("file", file);
@@ -193,7 +185,8 @@ int run_files(const RunOptions& options) {
       print(fmt::format("\n{}\n{}", strong(i == 0 ? "forward" : "backward"), plan_text(plans[i])));
       std::fflush(stdout);
     }
-    passes.push_back(run_pass(cases[i], plans[i], i == 0 ? nullptr : &passes.front(), checked, progress));
+    passes.push_back(
+        run_pass(cases[i], plans[i], options.kernel, i == 0 ? nullptr : &passes.front(), checked, progress));
   }
   progress.clear();
   if (!options.json) print_results(passes);

@@ -26,8 +26,9 @@ struct PassResult {
   const verify::Tensor& output(const std::string& name) const;
 };
 
-// `forward`: the results that a backward pass reads; null for a forward pass. `checked`: compare with the oracle.
-PassResult run_pass(verify::CaseData& inputs, const Plan& plan, const PassResult* forward, bool checked,
-                    Progress& progress);
+// `kernel`: what made the plan of the problem. `forward`: the results that a backward pass reads; null for a forward
+// pass. `checked`: compare with the oracle.
+PassResult run_pass(verify::CaseData& inputs, const Plan& plan, const std::string& kernel, const PassResult* forward,
+                    bool checked, Progress& progress);
 
 }  // namespace fattn::tool
