@@ -25,11 +25,11 @@ class Gradients {
         key_(key),
         keys_(keys),
         left_(keys / 2),
-        scale_(splat(scale)) {
+        scale_(splat(scale * kLog2e)) {
     FATTN_UNROLL(32)
     for (int j = 0; j < kPanelVecs; ++j) {
       const int lane = panel.query + j * kLanes;
-      minus_lse_[j] = zero() - load(scratch.lse + lane);
+      minus_lse_[j] = splat(-kLog2e) * load(scratch.lse + lane);
       delta_[j] = load(scratch.delta + lane);
       if (masked) first_[j] = load(scratch.first + lane), last_[j] = load(scratch.last + lane);
     }
@@ -50,43 +50,46 @@ class Gradients {
     while (left_ > 0) pair();
     int row = keys_ / 2 * 2;
     if (row < keys_) {
-      for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, pairs_of(gradient(0, j), zero()));
+      Vec ds[kPanelVecs];
+      gradients(0, ds);
+      for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, pairs_of(ds[j], zero()));
       ++row;
       p_ += stride_, ds_ += stride_, pairs_ += kPairRow;
     }
+    const std::size_t row_bytes = sizeof(std::uint16_t) * kPanel;
     for (int i = row; i < round_up(keys_, kBlockRows); ++i, p_ += stride_, ds_ += stride_) {
-      for (int j = 0; j < kPanelVecs; ++j) {
-        store_rounded(p_ + j * kLanes, zero());
-        store_rounded(ds_ + j * kLanes, zero());
-      }
+      __builtin_memset(p_, 0, row_bytes);
+      __builtin_memset(ds_, 0, row_bytes);
     }
     for (int i = (keys_ + 1) / 2; i < round_up(keys_, kPairDepth) / 2; ++i, pairs_ += kPairRow) {
-      for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, zero());
+      __builtin_memset(pairs_, 0, 2 * row_bytes);
     }
   }
 
  private:
-  FATTN_INLINE Vec gradient(int row, int j) {
-    const int at = row * kPanel + j * kLanes;
-    const Vec difference = fma(load(s_ + at), scale_, minus_lse_[j]);
-    Vec weight = exp2_of_weight(min(splat(100.0f), difference * splat(kLog2e)));
-    Vec ds = weight * (load(dp_ + at) - delta_[j]);
-    if (masked) {
-      // Chosen, not multiplied: scores and dP of an invisible pair may be anything.
-      const MaskVec keep = within(splat(key_ + row), first_[j], last_[j]);
-      weight = select(keep, weight, zero());
-      ds = select(keep, ds, zero());
-    }
-    store_rounded(p_ + row * stride_ + j * kLanes, weight);
-    store_rounded(ds_ + row * stride_ + j * kLanes, ds);
-    return ds;
-  }
-  FATTN_INLINE void pair() {
+  FATTN_INLINE void gradients(int row, Vec (&ds)[kPanelVecs]) {
+    Vec weight[kPanelVecs];
     FATTN_UNROLL(32)
     for (int j = 0; j < kPanelVecs; ++j) {
-      const Vec first = gradient(0, j);
-      store_bits(pairs_ + 2 * j * kLanes, pairs_of(first, gradient(1, j)));
+      const int at = row * kPanel + j * kLanes;
+      weight[j] = exp2_of_weight(min(splat(100.0f), fma(load(s_ + at), scale_, minus_lse_[j])));
+      ds[j] = weight[j] * (load(dp_ + at) - delta_[j]);
+      if (masked) {
+        // Chosen, not multiplied: scores and dP of an invisible pair may be anything.
+        const MaskVec keep = within(splat(key_ + row), first_[j], last_[j]);
+        weight[j] = select(keep, weight[j], zero());
+        ds[j] = select(keep, ds[j], zero());
+      }
     }
+    store_rounded(p_ + row * stride_, weight);
+    store_rounded(ds_ + row * stride_, ds);
+  }
+  FATTN_INLINE void pair() {
+    Vec first[kPanelVecs], second[kPanelVecs];
+    gradients(0, first);
+    gradients(1, second);
+    FATTN_UNROLL(32)
+    for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, pairs_of(first[j], second[j]));
     s_ += 2 * kPanel, dp_ += 2 * kPanel, p_ += 2 * stride_, ds_ += 2 * stride_, pairs_ += kPairRow;
     key_ += 2, --left_;
   }

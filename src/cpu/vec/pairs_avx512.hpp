@@ -22,9 +22,15 @@ inline Vec pairs_of(Vec a, Vec b) {
   return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(order, reinterpret_cast<const __m512i&>(both)))};
 }
 
-inline void store_rounded(std::uint16_t* p, Vec a) {
-  const __m256bh bits = _mm512_cvtneps_pbh(a.v);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<const __m256i&>(bits));
+// `count` vectors, rounded, one after the other.
+template <int count>
+inline void store_rounded(std::uint16_t* p, const Vec (&row)[count]) {
+  static_assert(count % 2 == 0);
+  FATTN_UNROLL(8)
+  for (int j = 0; j < count; j += 2) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(row[j + 1].v, row[j].v);
+    _mm512_storeu_si512(p + j * kLanes, reinterpret_cast<const __m512i&>(both));
+  }
 }
 
 }  // namespace fattn::host::FATTN_TARGET

@@ -23,6 +23,10 @@ inline Vec pairs_of(Vec a, Vec b) {
   return {__builtin_bit_cast(float, bf16_from_float(a.v) | static_cast<std::uint32_t>(bf16_from_float(b.v)) << 16)};
 }
 
-inline void store_rounded(std::uint16_t* p, Vec a) { *p = bf16_from_float(a.v); }
+// `count` vectors, rounded, one after the other.
+template <int count>
+inline void store_rounded(std::uint16_t* p, const Vec (&row)[count]) {
+  for (int j = 0; j < count; ++j) p[j] = bf16_from_float(row[j].v);
+}
 
 }  // namespace fattn::host::FATTN_TARGET
