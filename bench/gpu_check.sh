@@ -82,6 +82,15 @@ small=(
   "fwd b3 hq2 hk1 sq150 sk150 d128 tq260 tk260 bf16 causal lse"
   "fwd b2 hq1 hk1 sq90 sk140 d128 seqused=qk bf16 lse"
   "fwd b1 hq1 hk1 sq40 sk0 d128 bf16 lse"
+  "bwd b2 hq2 hk1 sq130 sk100 d128 bf16 causal"
+  "bwd b1 hq2 hk1 sq130 sk100 d72 dv40 bf16 causal dout_strides=0,0,0,0"
+  "bwd b1 hq2 hk1 sq70 sk100 d64 fp16 deterministic sinks dsink dlse"
+  "bwd b3 hq2 hk1 sq150 sk150 d128 tq260 tk260 bf16 causal | lengths_q=150,0,90 lengths_k=150,1,90"
+  "bwd b2 hq2 hk1 sq90 sk140 d128 seqused=qk bf16 | used_q=90,33 used_k=77,140"
+  "bwd b2 hq1 hk1 sq90 sk300 d64 tq150 tk500 bf16 window=30,10 deterministic | lengths_q=90,50 lengths_k=300,190"
+  "bwd b2 hq1 hk1 sq90 sk140 d256 tq150 tk200 bf16 causal | lengths_q=90,50 lengths_k=140,50"
+  "bwd b2 hq2 hk1 sq130 sk90 d64 fp16 causal softcap=5 alibi"
+  "bwd b2 hq2 hk1 sq90 sk130 d128 bf16 softcap=5 alibi deterministic"
 )
 sanitizer() {
   local tool log=$out/sanitizer.log status=0 named

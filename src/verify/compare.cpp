@@ -50,16 +50,17 @@ double rounding_unit(DType dtype) {
 Bound bound(const std::string& output, const Problem& problem, DType stored, const Distance& naive,
             const Magnitude& terms) {
   const DType inputs = problem.dtype;
-  const double four_units = 4 * rounding_unit(DType::fp32);
+  const bool tensor_cores = inputs == DType::bf16 || inputs == DType::fp16;
   if (output == "lse" || output == "max_logit") {
-    const bool tensor_cores = inputs == DType::bf16 || inputs == DType::fp16;
     const double units = 4 + (tensor_cores ? static_cast<double>(problem.head_dim) / 64 : 0);
     const double floor = units * rounding_unit(DType::fp32) * std::max(1.0, naive.reference_max);
     return {2 * naive.max + floor, 2 * naive.rms + floor};
   }
   // An fp64 row on fp64 inputs has nothing of fp32 but the outputs that are always fp32. Its naive is the oracle
   // itself, which is no more exact than the row: they may differ by the order of their sums.
-  const double coarse = inputs == DType::fp64 && stored == DType::fp64 ? 1024 * rounding_unit(DType::fp64) : four_units;
+  const double units = 4 + (tensor_cores ? static_cast<double>(head_dim_v(problem)) / 64 : 0);
+  const double coarse = inputs == DType::fp64 && stored == DType::fp64 ? 1024 * rounding_unit(DType::fp64)
+                                                                       : units * rounding_unit(DType::fp32);
   const double unit = std::max(rounding_unit(inputs), rounding_unit(stored));
   const double root = std::sqrt(static_cast<double>(std::max<std::int64_t>(naive.rows, 1)));
   return {2 * naive.max + std::max(unit * terms.rms, coarse * terms.max),

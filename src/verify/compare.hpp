@@ -34,7 +34,8 @@ struct Magnitude {
 };
 
 // What a row may be off by in one output of n rows. r is the oracle's RMS value, c the magnitude of its terms, u the
-// rounding unit of the inputs or of the output, the larger, v four units of fp32:
+// rounding unit of the inputs or of the output, the larger, v four units of fp32, and for 16-bit inputs a unit more for
+// every 64 of head_dim_v (dP = dO V^T is cut off like q.k, below):
 //   max error <= 2 * naive's + max(u * c.rms, v * c.max)        RMS error <= 2 * naive's + max(u * r / sqrt(n), v *
 //   c.rms)
 // u of the inputs also where the output is fp32: gradients come from P and dS rounded to the inputs' dtype. The floors

@@ -26,7 +26,8 @@ constexpr const char* kProblems[] = {
 constexpr const char* kPackedProblems[] = {
     "fwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d64 bf16 causal seqused=k lse",
     "fwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d64 fp16 causal seqused=k lse",
-    "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d128 bf16 causal seqused=k",
+    "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d64 bf16 causal seqused=k deterministic",
+    "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d64 fp16 causal seqused=k deterministic",
 };
 
 // The plans of every compiled CUDA row. A row that accepts none of the problems needs one added, unless it may refuse.

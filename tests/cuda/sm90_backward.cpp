@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "cuda/common/key_list.hpp"
 #include "cuda/sm90/backward_plan.hpp"
 #include "fattn/fattn.hpp"
 #include "verify/random.hpp"

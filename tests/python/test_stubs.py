@@ -18,6 +18,7 @@ strict = True
 ignore_errors = True
 [mypy-torch.*,jax.*,transformers.*,numpy.*]
 follow_imports = skip
+ignore_missing_imports = True
 """
 USE = """import fattn
 import fattn.flash_attn_2

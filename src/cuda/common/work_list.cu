@@ -17,17 +17,6 @@ __device__ int cost_class(const WorkListParams& p, const SequenceRows& q, const 
   return (kClasses - 1) - (range.end - range.begin) * (kClasses - 1) / most;
 }
 
-// Turns counts into the places where each class begins; returns their sum.
-__device__ int places_of(int (&counts)[kClasses]) {
-  int before = 0;
-  for (int& place : counts) {
-    const int here = place;
-    place = before;
-    before += here;
-  }
-  return before;
-}
-
 // A counting sort by one block, a warp for each sequence. Entries of one class come in any order: no result depends on
 // it.
 __global__ void __launch_bounds__(kThreads) work_list(const __grid_constant__ WorkListParams p) {
@@ -48,41 +37,20 @@ __global__ void __launch_bounds__(kThreads) work_list(const __grid_constant__ Wo
   };
   each([&](int, int, int cost) { atomicAdd(&places[cost], 1); });
   __syncthreads();
-  if (thread == 0) *p.count = min_of(places_of(places), p.capacity);
+  if (thread == 0) {
+    int before = 0;
+    for (int& place : places) {
+      const int here = place;
+      place = before;
+      before += here;
+    }
+    *p.count = min_of(before, p.capacity);
+  }
   __syncthreads();
   each([&](int index, int row, int cost) {
     const int place = atomicAdd(&places[cost], 1);
     if (place < p.capacity) p.tiles[place] = {index, row};
   });
-}
-
-// The same for tiles of keys: whole sequences are sorted.
-__global__ void __launch_bounds__(kThreads) key_list(const __grid_constant__ KeyListParams p) {
-  __shared__ int places[kClasses];
-  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32, batch = p.lengths.batch;
-  if (thread < kClasses) places[thread] = 0;
-  __syncthreads();
-  const auto tiles_of = [&](int index) {
-    return ceil_div(index == batch ? rows_behind(p.lengths.k, batch).rows : sequence_rows(p.lengths.k, index).rows,
-                    p.tile_keys);
-  };
-  const auto cost_of = [&](int index) {
-    const std::int64_t most = max_of(1, p.lengths.q.seqlen);
-    const std::int64_t used = index == batch ? 0 : sequence_rows(p.lengths.q, index).used;
-    return kClasses - 1 - static_cast<int>(used * (kClasses - 1) / most);
-  };
-  for (int index = thread; index <= batch; index += kThreads) atomicAdd(&places[cost_of(index)], tiles_of(index));
-  __syncthreads();
-  if (thread == 0) *p.count = min_of(places_of(places), p.capacity);
-  __syncthreads();
-  for (int index = warp; index <= batch; index += kThreads / 32) {
-    const int tiles = tiles_of(index);
-    int first = 0;
-    if (lane == 0) first = atomicAdd(&places[cost_of(index)], tiles);
-    first = __shfl_sync(~0u, first, 0);
-    for (int tile = lane; tile < tiles && first + tile < p.capacity; tile += 32)
-      p.tiles[first + tile] = {index, tile * p.tile_keys};
-  }
 }
 
 }  // namespace
@@ -91,16 +59,6 @@ std::int64_t work_list_capacity(const VarlenLengths& lengths, int rows_per_query
   const std::int64_t sequences = lengths.sequences();
   if (lengths.q.cu_seqlens != nullptr) return std::int64_t{lengths.q.total} * rows_per_query / tile_rows + sequences;
   return (std::int64_t{lengths.q.seqlen} * rows_per_query + tile_rows - 1) / tile_rows * sequences;
-}
-
-std::int64_t key_list_capacity(const VarlenLengths& lengths, int tile_keys) {
-  return std::int64_t{lengths.k.total} / tile_keys + lengths.batch + 1;
-}
-
-void load_key_list(const Device& device) { load_kernel(device, "key list", key_list, 0); }
-
-void make_key_list(const KeyListParams& params, cudaStream_t stream) {
-  launch("key list", key_list, {.block = dim3(kThreads)}, stream, params);
 }
 
 void load_work_list(const Device& device) { load_kernel(device, "work list", work_list, 0); }

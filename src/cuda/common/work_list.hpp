@@ -33,22 +33,6 @@ struct WorkListParams {
 // Most tiles that lengths inside the buffers can make.
 std::int64_t work_list_capacity(const VarlenLengths& lengths, int rows_per_query, int tile_rows);
 
-// Tiles of packed keys, with the rows of each sequence in a row and in order, the sequences with most queries first.
-// Rows behind the last sequence belong to sequence `batch`.
-struct KeyListParams {
-  VarlenLengths lengths;
-  int tile_keys;
-  int capacity;
-  WorkTile* tiles;
-  int* count;
-};
-
-// Most tiles of packed keys.
-std::int64_t key_list_capacity(const VarlenLengths& lengths, int tile_keys);
-
-void load_key_list(const Device& device);
-void make_key_list(const KeyListParams& params, cudaStream_t stream);
-
 void load_work_list(const Device& device);
 void make_work_list(const WorkListParams& params, cudaStream_t stream);
 

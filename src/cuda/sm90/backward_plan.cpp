@@ -9,7 +9,7 @@
 #include <limits>
 
 #include "core/lower.hpp"
-#include "cuda/common/work_list.hpp"
+#include "cuda/common/key_list.hpp"
 #include "cuda/device.hpp"
 #include "cuda/sm90/tensor_map.hpp"
 
@@ -188,6 +188,9 @@ BackwardWorkspace workspace_of(const BackwardRow& row, const Problem& problem, b
   workspace.turns = take(deterministic ? parts * sizeof(int) : 0);
   workspace.ticket = take(deterministic ? sizeof(int) : 0);
   workspace.dout = take(copy_dout ? elements * 2 : 0);
+  const auto lengths = static_cast<std::size_t>(problem.batch + 1) * sizeof(std::int32_t);
+  workspace.cu_seqlens_q = take(problem.total_q ? lengths : 0);
+  workspace.cu_seqlens_k = take(problem.total_k ? lengths : 0);
   workspace.tiles = take(problem.total_k ? static_cast<std::size_t>(key_tiles_of(row, problem)) * sizeof(WorkTile) : 0);
   workspace.tile_count = take(problem.total_k ? sizeof(int) : 0);
   return workspace;
@@ -284,6 +287,11 @@ BackwardRowParams row_params(const Problem& problem, const BackwardPlan& plan, c
   params.limits = plan.limits;
   params.scale = plan.score.scale;
   params.lengths = lengths_of(problem, buffers);
+  const auto* const base = static_cast<const char*>(workspace);
+  if (problem.total_q)
+    params.lengths.q.cu_seqlens = reinterpret_cast<const std::int32_t*>(base + plan.workspace.cu_seqlens_q);
+  if (problem.total_k)
+    params.lengths.k.cu_seqlens = reinterpret_cast<const std::int32_t*>(base + plan.workspace.cu_seqlens_k);
   params.lse_layout = problem.total_q ? RowLayout{0, *problem.total_q}
                                       : RowLayout{problem.heads_q * problem.seqlen_q, problem.seqlen_q};
   params.batch = static_cast<int>(problem.total_q ? 1 : problem.batch);
@@ -353,15 +361,19 @@ VarlenTensors varlen_tensors(const BackwardRow& row, const Problem& problem, con
   return source;
 }
 
-void before_backward(const BackwardRow& row, const BackwardPlan& plan, const BackwardRowParams& params,
-                     const Run& run) {
-  if (plan.capacity == 0) return;
+void before_backward(const BackwardRow& row, const BackwardPlan& plan, const Run& run) {
+  const Problem& problem = run.problem;
+  const bool packed_q = problem.total_q.has_value(), packed_k = problem.total_k.has_value();
+  if (!packed_q && !packed_k) return;
   auto* const base = static_cast<char*>(run.workspace.data);
-  make_key_list({.lengths = params.lengths,
+  const BackwardWorkspace& at = plan.workspace;
+  make_key_list({.lengths = lengths_of(problem, run.buffers),
+                 .cu_seqlens_q = packed_q ? reinterpret_cast<std::int32_t*>(base + at.cu_seqlens_q) : nullptr,
+                 .cu_seqlens_k = packed_k ? reinterpret_cast<std::int32_t*>(base + at.cu_seqlens_k) : nullptr,
+                 .tiles = plan.capacity > 0 ? reinterpret_cast<WorkTile*>(base + at.tiles) : nullptr,
+                 .count = plan.capacity > 0 ? reinterpret_cast<int*>(base + at.tile_count) : nullptr,
                  .tile_keys = row.tile.n,
-                 .capacity = plan.capacity,
-                 .tiles = reinterpret_cast<WorkTile*>(base + plan.workspace.tiles),
-                 .count = reinterpret_cast<int*>(base + plan.workspace.tile_count)},
+                 .capacity = plan.capacity},
                 run.stream.cuda);
 }
 

@@ -28,6 +28,8 @@ struct BackwardWorkspace {
   std::size_t turns;
   std::size_t ticket;
   std::size_t dout;
+  std::size_t cu_seqlens_q;
+  std::size_t cu_seqlens_k;
   std::size_t tiles;
   std::size_t tile_count;
   std::size_t bytes;
@@ -58,7 +60,7 @@ DenseTensors dense_tensors(const BackwardRow& row, const Problem& problem, const
                            const BackwardRowParams& params, const Buffers& buffers);
 VarlenTensors varlen_tensors(const BackwardRow& row, const Problem& problem, const BackwardPlan& plan,
                              const BackwardRowParams& params, const Run& run);
-// The list of key tiles, where there is one.
-void before_backward(const BackwardRow& row, const BackwardPlan& plan, const BackwardRowParams& params, const Run& run);
+// What has to be known of packed sequences first.
+void before_backward(const BackwardRow& row, const BackwardPlan& plan, const Run& run);
 
 }  // namespace fattn::gpu::sm90

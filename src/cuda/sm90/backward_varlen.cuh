@@ -38,6 +38,12 @@ __device__ __forceinline__ BackwardItem find_item(const VarlenTensors& source, c
     schedule.batch = 1;
     schedule.key_tiles = ceil_div(place.k.rows, tile.n);
     schedule.section_heads = min_of(max_of(source.section_rows / max_of(place.q.used, 1), 1), schedule.heads);
+    // As on the host: key tiles that take equally long go head by head.
+    const auto mask = bound_mask(source, params.mask, place);
+    const int last_key = (max_of(place.k.used, 1) - 1) / tile.n * tile.n;
+    const TileRange first = BackwardSchedule::query_tiles(mask, 0, tile.m, tile.n);
+    const TileRange last = BackwardSchedule::query_tiles(mask, last_key, tile.m, tile.n);
+    if (first.end - first.begin == last.end - last.begin && params.rows.turns == nullptr) schedule.section_heads = 1;
   }
   BackwardItem item = schedule.item(index, tile.n);
   if (sequence < 0) {
