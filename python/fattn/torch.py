@@ -20,7 +20,6 @@ if hasattr(torch, "float8_e4m3fn"):
     _CODES[torch.float8_e4m3fn] = o.E4M3
 _UNBOUNDED = (-1, -1)
 _Tensor, _STRIDED = torch.Tensor, torch.strided
-_DEVICES = ("cpu", "cuda", "meta")
 
 # The optional arguments that both operators share, in the order of _core.Plan.run, then the scalars.
 _SHARED = (
@@ -237,7 +236,10 @@ def _forward(q, k, v, tensors, scalars, need_lse=True):
         batch, flags, addresses = 0, 0, _NO_ADDRESSES
     else:
         batch, flags, addresses = _shared_arrays(q, k, index, tensors)
-    out = _empty(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
+    if q.shape[-1] != v.shape[-1]:
+        out = q.new_empty((*q.shape[:-1], v.shape[-1]))
+    else:
+        out = torch.empty_like(q) if q.is_contiguous() else _empty(q)
     lse = q.new_empty(_lse_shape(q), dtype=torch.float32) if need_lse else None
     if out.numel() == 0:
         return out, lse
@@ -443,17 +445,22 @@ def _call(q, k, v, tensors, lengths, causal, causal_top_left, window, chunk, sof
         _refuse_types(q=q, k=k, v=v)
     if q.layout is not _STRIDED or k.layout is not _STRIDED or v.layout is not _STRIDED or q.is_nested or k.is_nested:
         _refuse_layout(q=q, k=k, v=v)
-    device = q.device
-    kind = device.type
-    if kind not in _DEVICES:
-        _refuse_device(device)
-    if k.device != device or v.device != device:
-        name, tensor = ("k", k) if k.device != device else ("v", v)
-        raise ValueError(f"{name} is on {tensor.device} and q is on {device}; nearest: {device}")
+    if q.is_cuda:
+        kind, index = "cuda", q.get_device()
+        together = k.is_cuda and v.is_cuda and k.get_device() == index and v.get_device() == index
+    elif q.is_cpu:
+        kind, together = "cpu", k.is_cpu and v.is_cpu
+    else:
+        kind, together = q.device.type, k.device == q.device and v.device == q.device
+        if kind != "meta":
+            _refuse_device(q.device)
+    if not together:
+        name, tensor = ("k", k) if k.device != q.device else ("v", v)
+        raise ValueError(f"{name} is on {tensor.device} and q is on {q.device}; nearest: {q.device}")
     if kind != "meta" and torch.is_autocast_enabled(kind):
         q, k, v = _cast_for_autocast(kind, (q, k, v))
     if dropout_p:
-        tensors = (*tensors[:-2], *_seed(dropout_p, generator, device))
+        tensors = (*tensors[:-2], *_seed(dropout_p, generator, q.device))
     left, right = (-1, -1) if window is _UNBOUNDED else o.two(window)
     if softmax_scale is not None and type(softmax_scale) is not float:
         softmax_scale = o.real("softmax_scale", softmax_scale)
