@@ -37,12 +37,14 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
-// How a kernel is launched. Threads and blocks of a cluster must divide as CUDA asks; 1 block: no cluster.
+// How a kernel is launched. Threads and blocks of a cluster must divide as CUDA asks; 1 block: no cluster. Early: its
+// blocks may start before the kernel before it has ended, and wait for that themselves (ptx/dependents.cuh).
 struct LaunchConfig {
   dim3 grid{1, 1, 1};
   dim3 block{1, 1, 1};
   std::size_t shared_bytes = 0;
   dim3 cluster{1, 1, 1};
+  bool early = false;
 };
 
 // Loads a kernel on a device, at plan time, and allows it its dynamic shared memory. Loading later would allocate and
@@ -64,7 +66,7 @@ cudaFuncAttributes load_kernel(const Device& device, const char* name, void (*ke
 template <class... Params, class... Args>
 void launch(const char* name, void (*kernel)(Params...), const LaunchConfig& config, cudaStream_t stream,
             Args&&... args) {
-  cudaLaunchAttribute attributes[1];
+  cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t launch_config{};
   launch_config.gridDim = config.grid;
   launch_config.blockDim = config.block;
@@ -72,9 +74,14 @@ void launch(const char* name, void (*kernel)(Params...), const LaunchConfig& con
   launch_config.stream = stream;
   launch_config.attrs = attributes;
   if (config.cluster.x * config.cluster.y * config.cluster.z > 1) {
-    attributes[0].id = cudaLaunchAttributeClusterDimension;
-    attributes[0].val.clusterDim = {config.cluster.x, config.cluster.y, config.cluster.z};
-    launch_config.numAttrs = 1;
+    cudaLaunchAttribute& attribute = attributes[launch_config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {config.cluster.x, config.cluster.y, config.cluster.z};
+  }
+  if (config.early) {
+    cudaLaunchAttribute& attribute = attributes[launch_config.numAttrs++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
   }
   // Copies of the arguments with the parameters' own types: the runtime reads them by address.
   [&](Params... params) {

@@ -96,19 +96,21 @@ TEST(Sm90BackwardWalk, TurnsPassFromKeyTileToKeyTile) {
 }
 
 TEST(Sm90BackwardWalk, EveryHeadOfAGroupInEitherDirection) {
-  const auto steps = [](int direction) {
+  const auto steps = [](int direction, int start) {
     BackwardItem item{};
     item.head = 2;
     item.direction = direction;
     item.queries = {3, 3, 5, 5};
+    item.start = start;
     QueryWalk walk(item, 2);
     std::vector<std::pair<int, int>> taken;
     for (int step = 0; step < 4; ++step, walk.advance()) taken.emplace_back(walk.head, walk.tile);
     return taken;
   };
   using Steps = std::vector<std::pair<int, int>>;
-  EXPECT_EQ(steps(-1), (Steps{{4, 4}, {4, 3}, {5, 4}, {5, 3}}));
-  EXPECT_EQ(steps(1), (Steps{{4, 3}, {4, 4}, {5, 3}, {5, 4}}));
+  EXPECT_EQ(steps(-1, 4), (Steps{{4, 4}, {4, 3}, {5, 4}, {5, 3}}));
+  EXPECT_EQ(steps(1, 3), (Steps{{4, 3}, {4, 4}, {5, 3}, {5, 4}}));
+  EXPECT_EQ(steps(1, 4), (Steps{{4, 4}, {4, 3}, {5, 4}, {5, 3}})) << "from the middle, once round for each head";
 }
 
 TEST(Sm90BackwardSchedule, EveryItemOnceAndTheFirstKeysFirst) {
@@ -121,7 +123,9 @@ TEST(Sm90BackwardSchedule, EveryItemOnceAndTheFirstKeysFirst) {
                                     .section_heads = static_cast<int>(random.between(1, heads * batch)),
                                     .heads = heads,
                                     .batch = batch,
-                                    .direction = random.between(0, 1) ? 1 : -1};
+                                    .direction = random.between(0, 1) ? 1 : -1,
+                                    .once = 0,
+                                    .spread = 0};
     std::set<std::tuple<int, int, int>> seen;
     std::map<std::pair<int, int>, int> next;
     for (int index = 0; index < schedule.items; ++index) {
@@ -142,7 +146,8 @@ TEST(Sm90BackwardPlan, ForADescribedDevice) {
   EXPECT_EQ(plan.launch_shape().threads, 384);
   EXPECT_LE(plan.launch_shape().shared_memory_bytes, h100().shared_memory_per_block);
   const std::size_t rows = 2 * 8 * 320;
-  EXPECT_EQ(plan.workspace_bytes(), rows * (128 + 2) * 4) << "fp32 dQ and two values a row";
+  EXPECT_EQ(plan.workspace_bytes(), rows * (128 + 2) * 4 + 768 + 256)
+      << "fp32 dQ, two values a row, the turns of 160 parts, a ticket, by 256 bytes";
 }
 
 TEST(Sm90BackwardPlan, WorkspaceIsLinear) {

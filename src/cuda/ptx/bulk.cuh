@@ -13,6 +13,12 @@ __device__ __forceinline__ void bulk_load(std::uint32_t to, const void* from, in
                : "memory");
 }
 
+// Writes to global memory.
+__device__ __forceinline__ void bulk_store(void* to, std::uint32_t from, int bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
+               : "memory");
+}
+
 // Adds floats of shared memory to floats of global memory, each addition atomic.
 __device__ __forceinline__ void bulk_add(float* to, std::uint32_t from, int bytes) {
   asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from),

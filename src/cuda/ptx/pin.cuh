@@ -17,6 +17,7 @@ __device__ __forceinline__ void pin(std::uint32_t (&registers)[count]) {
   for (int i = 0; i < count; i++) asm volatile("" : "+r"(registers[i])::"memory");
 }
 
+__device__ __forceinline__ void pin(std::uint32_t& value) { asm volatile("" : "+r"(value)); }
 __device__ __forceinline__ void pin(int& value) { asm volatile("" : "+r"(value)); }
 
 }  // namespace fattn::gpu::ptx

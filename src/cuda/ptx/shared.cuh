@@ -12,6 +12,16 @@ __device__ __forceinline__ std::uint32_t load_shared(std::uint32_t from) {
   return value;
 }
 
+__device__ __forceinline__ float2 load_shared_2(std::uint32_t from) {
+  float2 two;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(two.x), "=f"(two.y) : "r"(from) : "memory");
+  return two;
+}
+
+__device__ __forceinline__ void store_shared_4(std::uint32_t to, float a, float b, float c, float d) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+}
+
 __device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t value) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }

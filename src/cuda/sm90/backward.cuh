@@ -2,9 +2,11 @@
 #pragma once
 
 #include "cuda/ptx/address.cuh"
+#include "cuda/ptx/dependents.cuh"
 #include "cuda/ptx/fence.cuh"
 #include "cuda/ptx/setmaxnreg.cuh"
 #include "cuda/sm90/backward_compute.cuh"
+#include "cuda/sm90/backward_items.cuh"
 #include "cuda/sm90/backward_load.cuh"
 #include "cuda/sm90/backward_params.hpp"
 #include "cuda/sm90/backward_store.cuh"
@@ -22,13 +24,20 @@ __device__ __forceinline__ void init_barriers(Shared& memory) {
   const auto init = [](std::uint64_t& barrier, int arrivals) {
     ptx::mbarrier_init(ptx::shared_address(&barrier), arrivals);
   };
+  constexpr int parts = tile.compute_warpgroups();  // of dQ, each with a thread of its own
+  for (std::uint64_t& barrier : memory.items.full) init(barrier, 1);
+  for (std::uint64_t& barrier : memory.items.empty) init(barrier, 1 + parts + warps);
+  init(memory.items.wanted, 1);
   init(memory.k_full, 1), init(memory.v_full, 1);
+  init(memory.k_empty, tile.wide ? 1 : warps), init(memory.v_empty, tile.wide ? 1 : tile.compute_warpgroups());
   for (int stage = 0; stage < tile.stages; stage++) {
     init(memory.q_full[stage], 1), init(memory.dout_full[stage], 1);
     init(memory.q_empty[stage], warps), init(memory.dout_empty[stage], warps);
   }
   if constexpr (tile.wide) {
     for (std::uint64_t& barrier : memory.ds_full) init(barrier, 4);
+    for (std::uint64_t& barrier : memory.turn_full) init(barrier, 1);
+    for (std::uint64_t& barrier : memory.turn_done) init(barrier, 4);
     init(memory.weights_full, 4), init(memory.weights_empty, 4);
   } else {
     for (std::uint64_t& barrier : memory.ds_full) init(barrier, warps);
@@ -38,15 +47,8 @@ __device__ __forceinline__ void init_barriers(Shared& memory) {
   ptx::fence_mbarrier_init();
 }
 
-// Blocks that take turns must be numbered in the order in which they start: an earlier one never waits for a later one.
-template <class Traits>
-__device__ __forceinline__ BackwardItem item_of_block(const typename Traits::Params& params,
-                                                      typename Traits::Source::Place& place) {
-  const int index = params.rows.turns == nullptr ? blockIdx.x : atomicAdd(params.rows.ticket, 1);
-  return find_item<Traits::tile>(params.source, params, place, index);
-}
-
-// A block has one tile of keys. Warpgroup 0 loads, and adds dQ to memory; each of the others owns 64 keys.
+// A block takes one tile of keys after the other. Warpgroup 0 asks for them, loads, and adds dQ to memory; each of the
+// others owns 64 keys.
 template <class Traits>
 __global__ void __launch_bounds__(Traits::tile.threads(), 1)
     backward(const __grid_constant__ typename Traits::Params params) {
@@ -56,22 +58,23 @@ __global__ void __launch_bounds__(Traits::tile.threads(), 1)
   const std::uint32_t shared = ptx::shared_address(dynamic);
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform, and the compiler knows
 
-  if (threadIdx.x == 0) {
-    init_barriers<tile>(memory);
-    memory.item = item_of_block<Traits>(params, memory.place);
-  }
+  if (threadIdx.x == 0) init_barriers<tile>(memory);
   __syncthreads();
-  if constexpr (Traits::Source::kVarlen)
-    if (memory.item.key < 0) return;  // there are fewer tiles than there could be
+  ptx::let_next_kernel_start();
+  ptx::wait_for_kernels_before();
 
   if (warpgroup == 0) {
     ptx::setmaxnreg_dec<tile.load_registers>();
     const int warp = threadIdx.x / 32;
-    if (threadIdx.x == 0) {
+    if (threadIdx.x % 32 != 0) return;
+    if (warp == 0) {
       BackwardLoad<Traits>{params, memory, shared}.run();
-    } else if constexpr (!tile.wide) {
-      if (threadIdx.x % 32 == 0 && warp <= tile.compute_warpgroups())
-        BackwardAdd<Traits>{params, memory, shared, warp - 1}.run();
+    } else if (warp == 3) {
+      BackwardItems<Traits>{params, memory}.run();
+    } else if constexpr (tile.wide) {
+      BackwardTurns<Traits>{params, memory, warp - 1}.run();
+    } else {
+      BackwardAdd<Traits>{params, memory, shared, warp - 1}.run();
     }
   } else {
     ptx::setmaxnreg_inc<tile.compute_registers>();

@@ -6,10 +6,13 @@
 #include "cuda/ptx/arithmetic.cuh"
 #include "cuda/ptx/fence.cuh"
 #include "cuda/ptx/matrix.cuh"
+#include "cuda/ptx/named_barrier.cuh"
 #include "cuda/ptx/pin.cuh"
+#include "cuda/ptx/shared.cuh"
 #include "cuda/ptx/wgmma.cuh"
 #include "cuda/sm90/backward_store.cuh"
 #include "cuda/sm90/barriers.hpp"
+#include "cuda/tile/fragment.cuh"
 #include "cuda/tile/mask.cuh"
 #include "cuda/tile/pipeline.cuh"
 #include "cuda/tile/score.cuh"
@@ -18,17 +21,17 @@
 namespace fattn::gpu::sm90 {
 
 // ALiBi on scores of keys and queries, transposed: the thread's keys are `key` and key + 8, the tile's first query is
-// `query`.
+// `query`, the step one of the item's, of which `items` came before.
 template <class Params, class Shared, int count>
-__device__ __forceinline__ void subtract_alibi(const Params& params, const Shared& memory, float (&scores)[count],
-                                               int step, int key, int query) {
-  const BackwardItem& item = memory.item;
+__device__ __forceinline__ void subtract_alibi(const Params& params, const Shared& memory, int items,
+                                               float (&scores)[count], int step, int key, int query) {
+  const BackwardItem& item = memory.item[items & 1];
   // The scores of the step after the last are computed too, and not used.
   const int head = min_of(step / (item.queries.end - item.queries.begin), params.source.heads_per_kv - 1);
   const float slope =
       kLog2e *
       params.score.slopes[item.batch * params.score.slopes_batch + item.head * params.source.heads_per_kv + head];
-  const int distance = key - bound_mask(params.source, params.mask, memory.place).diagonal(query);
+  const int distance = key - bound_mask(params.source, params.mask, memory.place[items & 1]).diagonal(query);
   tile::alibi(scores, {slope, slope}, {distance, distance + 8});
 }
 
@@ -48,11 +51,18 @@ struct BackwardCompute {
   using Queries = tile::SwizzledTile<tile.m, tile.d>;
   using Gradients = tile::SwizzledTile<tile.m, tile.n>;  // dS: query rows, keys along columns
   static constexpr int kOwnRows = 64 * 128;              // bytes of 64 rows of a slice
+  static constexpr int kSlices = tile.d / 64;
 
   const Params& params;
   Shared& memory;
   std::uint32_t shared;
   int warpgroup;
+  int items = 0;       // before this one
+  int first_step = 0;  // of this one
+  // The thread's places in shared memory. Left to itself the compiler makes them anew in every step.
+  std::uint32_t own_queries;  // of two floats among a tile's rows
+  std::uint32_t own_chunk;    // where it stores the first chunk of dS, in a tile
+  std::uint32_t own_staging;  // where it stores dQ
   float dk[tile.d / 2], dv[tile.d / 2];
   float scores[tile.m / 2];  // S, then P, then dP
   float dq[tile.part_columns() / 2];
@@ -76,12 +86,13 @@ struct BackwardCompute {
     return shared + offsetof(Shared, ds) + step % kScoreGradients * Gradients::kBytes;
   }
 
-  // S^T with the keys, dP^T with the values: this warpgroup's 64 of them times all rows of a tile.
-  __device__ __forceinline__ void issue_scores(std::uint32_t own, std::uint32_t rows) {
+  // S^T with the keys, dP^T with the values: this warpgroup's 64 of them times all rows of a tile. What is there
+  // already is added to.
+  __device__ __forceinline__ void issue_scores(std::uint32_t own, std::uint32_t rows, bool add) {
 #pragma unroll
     for (int step = 0; step < tile.d / 16; step++)
       ptx::wgmma<Element, tile.m, ptx::Major::k, ptx::Major::k>(scores, Keys::along_columns(own, step),
-                                                                Queries::along_columns(rows, step), step != 0);
+                                                                Queries::along_columns(rows, step), add || step != 0);
     ptx::wgmma_commit();
   }
 
@@ -110,10 +121,9 @@ struct BackwardCompute {
   // Hands dQ of the step before to the thread that adds it to memory, in the order of the registers.
   __device__ __forceinline__ void stage_dq(int round) {
     wait(memory.dq_empty[warpgroup], (round & 1) ^ 1);
-    float4* const to = reinterpret_cast<float4*>(memory.dq[warpgroup]) + threadIdx.x % 128;
 #pragma unroll
     for (int i = 0; i < tile.part_columns() / 8; i++)
-      to[128 * i] = make_float4(dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+      ptx::store_shared_4(own_staging + 2048 * i, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
     ptx::fence_proxy_async();
     __syncwarp();
     arrive(memory.dq_full[warpgroup]);
@@ -143,20 +153,20 @@ struct BackwardCompute {
 
   // P^T from S^T, in place. The mask comes last, so that it holds for every sign of the scale.
   __device__ __forceinline__ void weigh(int step, int query_tile) {
-    const float2* const lse = reinterpret_cast<const float2*>(memory.row_lse[Ring::stage(step)]) + threadIdx.x % 4;
+    const std::uint32_t lse = shared + offsetof(Shared, row_lse) + Ring::stage(step) * (4 * tile.m) + own_queries;
     const float scale = params.score.scale_log2;
     if constexpr (Score::kModified)
       if (params.score.modified) shape(step, query_tile);
 #pragma unroll
     for (int i = 0; i < tile.m / 8; i++) {
-      const float2 two = lse[4 * i];
+      const float2 two = ptx::load_shared_2(lse + 32 * i);
 #pragma unroll
       for (int r = 0; r < 2; r++) {
         scores[4 * i + 2 * r] = ptx::exp2_approx(fmaf(scores[4 * i + 2 * r], scale, -two.x));
         scores[4 * i + 2 * r + 1] = ptx::exp2_approx(fmaf(scores[4 * i + 2 * r + 1], scale, -two.y));
       }
     }
-    const TileRange& tiles = memory.own[warpgroup];
+    const TileRange& tiles = memory.own[items & 1][warpgroup];
     if (query_tile < tiles.interior_begin || query_tile >= tiles.interior_end) mask(query_tile);
   }
 
@@ -172,28 +182,40 @@ struct BackwardCompute {
     } else {
       tile::scale(scores, score.raw_log2);
     }
-    if (score.slopes != nullptr) subtract_alibi(params, memory, scores, step, first_key(), query_tile * tile.m);
+    if (score.slopes != nullptr)
+      subtract_alibi(params, memory, items, scores, step - first_step, first_key(), query_tile * tile.m);
   }
 
   // Of the thread's two keys.
   __device__ __forceinline__ int first_key() const {
-    return memory.item.key + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+    return memory.item[items & 1].key + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
   }
 
   __device__ __forceinline__ void mask(int query_tile) {
     int key = first_key();
     ptx::pin(key);  // what is rarely needed is not kept in registers
-    const auto bound = bound_mask(params.source, params.mask, memory.place);
+    const auto bound = bound_mask(params.source, params.mask, memory.place[items & 1]);
     const Interval queries[2] = {queries_of(bound, key), queries_of(bound, key + 8)};
     tile::mask_scores(scores, queries, query_tile * tile.m, 0.f);
   }
 
-  // dS^T = P^T (dP^T - delta) of the scores and weights, rounded, and its transpose to shared memory.
-  __device__ __forceinline__ void differentiate(int step) {
-    const float2* const delta = reinterpret_cast<const float2*>(memory.row_delta[Ring::stage(step)]) + threadIdx.x % 4;
+  // dP begins with -delta: that costs no instruction but the loads.
+  __device__ __forceinline__ void begin_with_delta(int step) {
+    const std::uint32_t delta = shared + offsetof(Shared, row_delta) + Ring::stage(step) * (4 * tile.m) + own_queries;
 #pragma unroll
     for (int i = 0; i < tile.m / 8; i++) {
-      const float2 two = delta[4 * i];
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        const float2 two = ptx::load_shared_2(delta + 32 * i);
+        scores[4 * i + 2 * r] = two.x, scores[4 * i + 2 * r + 1] = two.y;
+      }
+    }
+  }
+
+  // dS^T = P^T (dP^T - delta) of the scores and weights, rounded, and its transpose to shared memory.
+  __device__ __forceinline__ void differentiate(int step) {
+#pragma unroll
+    for (int i = 0; i < tile.m / 8; i++) {
       float four[4];
       if constexpr (tile.whole_weights) {
 #pragma unroll
@@ -203,17 +225,15 @@ struct BackwardCompute {
       }
 #pragma unroll
       for (int r = 0; r < 2; r++)
-        gradients[2 * i + r] = ptx::pack<Element>(four[2 * r] * (scores[4 * i + 2 * r] - two.x),
-                                                  four[2 * r + 1] * (scores[4 * i + 2 * r + 1] - two.y));
+        gradients[2 * i + r] =
+            ptx::pack<Element>(four[2 * r] * scores[4 * i + 2 * r], four[2 * r + 1] * scores[4 * i + 2 * r + 1]);
     }
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    const std::uint32_t to = gradient_tile(step);
+    const std::uint32_t to = gradient_tile(step) + own_chunk;
 #pragma unroll
     for (int i = 0; i < tile.m / 8; i += 2) {
       const std::uint32_t four[4] = {gradients[2 * i], gradients[2 * i + 1], gradients[2 * i + 2],
                                      gradients[2 * i + 3]};
-      const int row = 8 * i + lane / 16 * 8 + lane % 8, chunk = 8 * warpgroup + 2 * warp + lane / 8 % 2;
-      ptx::stmatrix_trans(to + Gradients::chunk(row, chunk), four);
+      ptx::stmatrix_trans(to + 8 * i * 128, four);
     }
     ptx::fence_proxy_async();
     __syncwarp();
@@ -227,36 +247,74 @@ struct BackwardCompute {
 
   // From shared memory each time: registers are scarce.
   __device__ __forceinline__ int query_after(int query) const {
-    QueryWalk walk(memory.item, 1);
+    QueryWalk walk(memory.item[items & 1], 1);
     walk.tile = query;
     walk.advance();
     return walk.tile;
   }
 
-  __device__ __forceinline__ void walk(int steps) {
+  __device__ __forceinline__ void meet() const {
+    ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::warps) + warpgroup, 128);
+  }
+
+  // Until the copy engine has read the dK of the item before, which lies where dS goes.
+  __device__ __forceinline__ void settle() const {
+    if (threadIdx.x % 128 == 0) ptx::tma_store_wait_read<0>();
+    meet();
+  }
+
+  // None of this warpgroup's keys is seen by the first query tile, but the other's are: causal masks begin so.
+  __device__ __forceinline__ bool skips(int begin, int end) const {
+    const BackwardItem& item = memory.item[items & 1];
+    return tile.m == 64 && end - begin > 1 && item.direction > 0 && item.start == item.queries.begin &&
+           memory.own[items & 1][warpgroup].begin > item.queries.begin;
+  }
+  // Its dS is zero, and its tiles of Q and dO are not read.
+  __device__ __forceinline__ void hand_in_nothing(int step) {
+    uint4* const to = reinterpret_cast<uint4*>(memory.ds[step % kScoreGradients] + warpgroup * 64 * tile.m);
+#pragma unroll
+    for (int i = 0; i < tile.m / 16; i++) to[128 * i + threadIdx.x % 128] = make_uint4(0, 0, 0, 0);
+    ptx::fence_proxy_async();
+    __syncwarp();
+    arrive(memory.ds_full[step % kScoreGradients]);
+    arrive(memory.dout_empty[Ring::stage(step)]);
+    arrive(memory.q_empty[Ring::stage(step)]);
+  }
+
+  // Steps [begin, end), counted from the block's first.
+  __device__ __forceinline__ void walk(int begin, int end) {
     const std::uint32_t keys = shared + offsetof(Shared, k) + warpgroup * kOwnRows;
     const std::uint32_t values = shared + offsetof(Shared, v) + warpgroup * kOwnRows;
-    int query = QueryWalk(memory.item, 1).first;
-    wait(memory.k_full, 0);
-    wait(memory.q_full[0], 0);
+    int query = memory.item[items & 1].start;
+    int start = begin;
+    if (skips(begin, end)) {
+      settle();
+      hand_in_nothing(begin);
+      start++;
+      query = query_after(query);
+    }
+    wait(memory.q_full[Ring::stage(start)], Ring::parity(start));
     ptx::pin(scores), ptx::pin(dk), ptx::pin(dv);
     ptx::wgmma_fence();
-    issue_scores(keys, query_tile(0));
+    issue_scores(keys, query_tile(start), false);
     ptx::wgmma_wait<0>();
     ptx::pin(scores);
-    weigh(0, query);
-    wait(memory.v_full, 0);
+    weigh(start, query);
+    wait(memory.v_full, items & 1);
+    settle();
+    round_weights();
     // Nothing is in flight across the loop's back edge, and no iteration is peeled: else ptxas serialises wgmma.
 #pragma unroll 1
-    for (int step = 0; step < steps; step++) {
-      round_weights();
+    for (int step = start; step < end; step++) {
       wait(memory.dout_full[Ring::stage(step)], Ring::parity(step));
+      begin_with_delta(step);
       ptx::pin(weights), ptx::pin(weights_rest), ptx::pin(scores), ptx::pin(dv);
       ptx::wgmma_fence();
-      issue_scores(values, dout_tile(step));
+      issue_scores(values, dout_tile(step), true);
       issue_sum(dv, weights, dout_tile(step));
-      const int before = step == 0 ? 0 : step - 1;  // the first product is of nothing and not used
-      if (step > 0) wait_gradients(before);
+      const bool first = step == begin;
+      const int before = first ? step : step - 1;  // the first product is of nothing and not used
+      if (!first) wait_gradients(before);
       ptx::pin(dq);
       ptx::wgmma_fence();
       issue_dq(before);
@@ -265,48 +323,118 @@ struct BackwardCompute {
       differentiate(step);
       ptx::wgmma_wait<0>();
       ptx::pin(dq);
-      stage_dq(step);
+      if (!first) stage_dq(before);
 
       const int next = step + 1;
       query = query_after(query);
-      if (next < steps) wait(memory.q_full[Ring::stage(next)], Ring::parity(next));  // after the last, any will do
+      if (next < end) wait(memory.q_full[Ring::stage(next)], Ring::parity(next));  // after the last, any will do
       ptx::pin(scores), ptx::pin(gradients), ptx::pin(dk);
       ptx::wgmma_fence();
-      issue_scores(keys, query_tile(next));
+      issue_scores(keys, query_tile(next), false);
       issue_sum(dk, gradients, query_tile(step));
       ptx::wgmma_wait<1>();
       ptx::pin(scores);
       weigh(next, query);
+      round_weights();
       ptx::wgmma_wait<0>();
       ptx::pin(dk);
       arrive(memory.q_empty[Ring::stage(step)]);
     }
-    wait_gradients(steps - 1);
+  }
+
+  // The last step's dQ, and beside it dV, which is staged where this warpgroup's values were.
+  __device__ __forceinline__ void finish_walk(int last) {
+    wait_gradients(last);
     ptx::pin(dq);
     ptx::wgmma_fence();
-    issue_dq(steps - 1);
+    issue_dq(last);
+    stage_dv();
     ptx::wgmma_wait<0>();
     ptx::pin(dq);
-    stage_dq(steps);
+    arrive(memory.k_empty);
+    stage_dq(last);
+  }
+
+  __device__ __forceinline__ void stage_dv() {
+    tile::store_accumulator<Element, tile.n, tile.d>(dv, shared + offsetof(Shared, v), own_row());
+  }
+  __device__ __forceinline__ int own_row() const { return 64 * warpgroup + 16 * (threadIdx.x / 32 % 4); }
+
+  // This warpgroup's part of the tile of dS that belongs to a step: 64 rows of 64 columns at least.
+  __device__ __forceinline__ std::uint32_t own_gradients(int step) const {
+    return gradient_tile(step) + warpgroup * Gradients::kSliceBytes;
+  }
+
+  // dV is staged already. dK goes where this warpgroup's dS was, when the other has read it too.
+  __device__ __forceinline__ void store(const BackwardItem& item, int end) {
+    const float scale[2] = {params.score.scale, params.score.scale};
+    const ptx::Box5 box = key_gradient_box(params.source, memory.place[items & 1], item, 64 * warpgroup, 64);
+    meet();
+    if (threadIdx.x % 128 == 0) {
+      store_keys<tile.d>(params.source.dv, shared + offsetof(Shared, v) + warpgroup * kOwnRows, Keys::kSliceBytes, box);
+      ptx::tma_store_commit();
+    }
+    tile::scale_rows(dk, scale);
+    if constexpr (kSlices > 1) wait(memory.k_empty, items & 1);
+#pragma unroll
+    for (int slice = 0; slice < kSlices; slice++) {
+      float part[32];
+#pragma unroll
+      for (int i = 0; i < 32; i++) part[i] = dk[32 * slice + i];
+      tile::store_accumulator<Element, 64, 64>(part, own_gradients(end + slice), own_row() - 64 * warpgroup);
+    }
+    ptx::fence_proxy_async();
+    meet();
+    if (threadIdx.x % 128 == 0) {
+#pragma unroll
+      for (int slice = 0; slice < kSlices; slice++)
+        ptx::tma_store(&params.source.dk, own_gradients(end + slice),
+                       {{64 * slice, box.at[1], box.at[2], box.at[3], box.at[4]}});
+      ptx::tma_store_commit();
+      ptx::tma_store_wait_read<1>();
+      ptx::mbarrier_arrive(ptx::shared_address(&memory.v_empty));
+    }
+    __syncwarp();
+  }
+
+  __device__ __forceinline__ void find_places() {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    own_queries = lane % 4 * sizeof(float2);
+    own_chunk = Gradients::chunk(lane / 16 * 8 + lane % 8, 8 * warpgroup + 2 * warp + lane / 8 % 2);
+    own_staging = ptx::shared_address(memory.dq[warpgroup]) + threadIdx.x % 128 * sizeof(float4);
+    ptx::pin(own_queries), ptx::pin(own_chunk), ptx::pin(own_staging);
   }
 
   __device__ __forceinline__ void run() {
-    const BackwardItem item = memory.item;
-    const int steps = (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
-    if (threadIdx.x % 128 == 0) {
-      const auto mask = bound_mask(params.source, params.mask, memory.place);
-      memory.own[warpgroup] = BackwardSchedule::query_tiles(mask, item.key + 64 * warpgroup, tile.m, 64);
-    }
-    ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::warps) + warpgroup, 128);
-#pragma unroll
-    for (int i = 0; i < tile.d / 2; i++) dk[i] = dv[i] = 0.f;
+    find_places();
 #pragma unroll
     for (int i = 0; i < tile.part_columns() / 2; i++) dq[i] = 0.f;
-    if (steps > 0) {
-      if constexpr (Traits::Source::kVarlen) clear_unseen_keys<Traits>(memory);
-      walk(steps);
+    int step = 0;
+#pragma unroll 1
+    for (;; items++) {
+      wait(memory.items.full[items & 1], items / 2 & 1);
+      const BackwardItem& item = memory.item[items & 1];
+      if (item.key < 0) break;
+      const int end = step + (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
+#pragma unroll
+      for (int i = 0; i < tile.d / 2; i++) dk[i] = dv[i] = 0.f;
+      wait(memory.k_full, items & 1);
+      if (step < end) {
+        if constexpr (Traits::Source::kVarlen) clear_unseen_keys<Traits>(memory, items);
+        walk(step, end);
+        finish_walk(end - 1);
+      } else {
+        wait(memory.v_full, items & 1);
+        settle();
+        stage_dv();
+        ptx::fence_proxy_async();
+        arrive(memory.k_empty);
+      }
+      store(item, end);
+      first_step = step = end;
+      arrive(memory.items.empty[items & 1]);
     }
-    BackwardStore<Traits>{params, memory, shared, warpgroup}(item, dk, dv);
+    if (threadIdx.x % 128 == 0) ptx::tma_store_wait_read<0>();  // the copy engine reads this block's memory until then
   }
 };
 

@@ -61,8 +61,16 @@ constexpr BackwardTile modified_tile(DType, BackwardTile tile) { return backward
 // dS of a step is read one step later by warpgroups that need not run in step: three tiles are alive.
 inline constexpr int kScoreGradients = 3;
 
-// Shared memory of a block. Elements are 16-bit; the tiles are swizzled (tile/swizzle.cuh). After the last step dK and
-// dV are staged where K and V were. `Place` is what is known of an item beside the item.
+// Items are handed from the thread that asks for them to everybody else, one ahead.
+struct BackwardItemBarriers {
+  std::uint64_t full[2];
+  std::uint64_t empty[2];  // everybody is done with the item
+  std::uint64_t wanted;    // the loader has loaded all of an item
+};
+
+// Shared memory of a block. Elements are 16-bit; the tiles are swizzled (tile/swizzle.cuh). After an item's last step
+// dV is staged where V was and dK in tiles of dS that nobody needs any more. `Place` is what is known of an item beside
+// the item.
 template <BackwardTile tile, class Place>
 struct BackwardShared {
   using Element = std::uint16_t;
@@ -76,11 +84,14 @@ struct BackwardShared {
   alignas(1024) float dq[kParts][64 * tile.part_columns()];
   alignas(16) float row_lse[tile.stages][tile.m];
   alignas(16) float row_delta[tile.stages][tile.m];
-  BackwardItem item;
-  Place place;
-  TileRange own[kParts];  // query tiles of each computing warpgroup's keys
+  BackwardItem item[2];
+  Place place[2];
+  TileRange own[2][kParts];  // query tiles of each computing warpgroup's keys
+  BackwardItemBarriers items;
   std::uint64_t k_full;
+  std::uint64_t k_empty;
   std::uint64_t v_full;
+  std::uint64_t v_empty;
   std::uint64_t q_full[tile.stages];  // with row_lse
   std::uint64_t q_empty[tile.stages];
   std::uint64_t dout_full[tile.stages];  // with row_delta
@@ -103,15 +114,20 @@ struct BackwardWideShared {
   alignas(1024) float weights[tile.m * tile.n];  // P, in the order of accumulators
   alignas(16) float row_lse[tile.stages][tile.m];
   alignas(16) float row_delta[tile.stages][tile.m];
-  BackwardItem item;
-  Place place;
+  BackwardItem item[2];
+  Place place[2];
+  BackwardItemBarriers items;
   std::uint64_t k_full;
+  std::uint64_t k_empty;
   std::uint64_t v_full;
+  std::uint64_t v_empty;
   std::uint64_t q_full[tile.stages];  // with row_lse
   std::uint64_t q_empty[tile.stages];
   std::uint64_t dout_full[tile.stages];  // with row_delta
   std::uint64_t dout_empty[tile.stages];
   std::uint64_t ds_full[2];
+  std::uint64_t turn_full[2];  // of each computing warpgroup: it may add dQ of the step
+  std::uint64_t turn_done[2];  // it has
   std::uint64_t weights_full;
   std::uint64_t weights_empty;
 };
@@ -129,7 +145,7 @@ constexpr bool check_wide_tile() {
 template <BackwardTile tile, class Shared>
 constexpr bool check_narrow_tile() {
   static_assert(tile.m % 64 == 0, "dQ is computed in parts of 64 rows");
-  static_assert(tile.n % 64 == 0 && tile.n <= 192, "a computing warpgroup owns 64 keys; the loader serves three");
+  static_assert(tile.n == 128, "a computing warpgroup owns 64 keys; the loading one has threads for two");
   static_assert(tile.d % 64 == 0, "swizzled slices are 64 columns wide");
   static_assert(tile.m <= 256 && tile.d <= 256, "wgmma and a box of the copy engine are at most 256 wide");
   static_assert(tile.part_columns() % 32 == 0 && tile.part_columns() <= tile.d,

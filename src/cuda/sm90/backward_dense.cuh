@@ -18,6 +18,7 @@ __device__ __forceinline__ BackwardItem find_item(const DenseTensors& source, co
   BackwardItem item = params.schedule.item(index, tile.n);
   item.first_tile = item.batch * params.rows.heads_q * params.rows.query_tiles;
   item.queries = BackwardSchedule::query_tiles(bound_mask(source, params.mask, place), item.key, tile.m, tile.n);
+  item.start = params.schedule.start(item);
   return item;
 }
 
@@ -33,10 +34,10 @@ __device__ __forceinline__ ptx::Box5 key_box(const DenseTensors& source, const D
   return {{0, 0, item.key - source.first_key, item.head, item.batch}};
 }
 
-// Their gradients, to be written.
+// Their gradients, to be written: so many rows from the item's row `first`.
 __device__ __forceinline__ ptx::Box5 key_gradient_box(const DenseTensors&, const DenseTensors::Place&,
-                                                      const BackwardItem& item, int) {
-  return {{0, 0, item.key, item.head, item.batch}};
+                                                      const BackwardItem& item, int first, int) {
+  return {{0, 0, item.key + first, item.head, item.batch}};
 }
 
 }  // namespace fattn::gpu::sm90

@@ -62,8 +62,8 @@ struct BackwardLaunch {
     const auto& plan = *static_cast<const BackwardPlan*>(run.launch.prepared.get());
     const cudaStream_t stream = run.stream.cuda;
     const BackwardRowParams rows = row_params(run.problem, plan, run.buffers, run.workspace.data);
-    const auto blocks = [](std::int64_t count, int threads) {
-      return LaunchConfig{.grid = dim3(static_cast<unsigned>(count)), .block = dim3(threads)};
+    const auto blocks = [](std::int64_t count, int threads, bool early = false) {
+      return LaunchConfig{.grid = dim3(static_cast<unsigned>(count)), .block = dim3(threads), .early = early};
     };
 
     const std::int64_t heads = rows.rows.heads_q, padded = std::int64_t{plan.query_tiles} * tile.m;
@@ -85,10 +85,11 @@ struct BackwardLaunch {
       params.rows = rows.rows;
       const LaunchConfig config{.grid = dim3(static_cast<unsigned>(run.launch.shape.grid)),
                                 .block = dim3(tile.threads()),
-                                .shared_bytes = row.shared_bytes};
+                                .shared_bytes = row.shared_bytes,
+                                .early = true};
       launch("sm90 backward", backward<Traits>, config, stream, params);
     }
-    launch("sm90 backward dQ", finish_rows, blocks(padded / 64 * heads * rows.batch, kRowThreads), stream, rows);
+    launch("sm90 backward dQ", finish_rows, blocks(padded / 64 * heads * rows.batch, kRowThreads, true), stream, rows);
     if (rows.dsink != nullptr) launch("sm90 backward dSink", sum_sinks, blocks(heads, kSinkThreads), stream, rows);
   }
 };

@@ -5,13 +5,14 @@
 
 #include "cuda/ptx/bulk.cuh"
 #include "cuda/ptx/tma.cuh"
+#include "cuda/sm90/backward_items.cuh"
 #include "cuda/sm90/backward_varlen.cuh"
 #include "cuda/tile/pipeline.cuh"
 #include "cuda/tile/swizzle.cuh"
 
 namespace fattn::gpu::sm90 {
 
-// The loading thread: keys and values once, then queries and dO of every step with what belongs to their rows.
+// The loading thread: of every item keys and values, and queries and dO of every step with what belongs to their rows.
 template <class Traits>
 struct BackwardLoad {
   static constexpr BackwardTile tile = Traits::tile;
@@ -59,26 +60,51 @@ struct BackwardLoad {
     ptx::bulk_load(at(memory.row_delta, stage), params.rows.delta + row, kRowBytes, full);
   }
 
-  __device__ __forceinline__ void run() {
-    const BackwardItem item = memory.item;
-    const int steps = (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
-    if (steps == 0) return;
-    const ptx::Box5 keys = key_box(params.source, memory.place, item, tile.n);
-    const std::uint32_t k_full = ptx::shared_address(&memory.k_full), v_full = ptx::shared_address(&memory.v_full);
-    ptx::mbarrier_arrive_expect(k_full, sizeof(Shared::k));
-    load<tile.n>(ptx::shared_address(memory.k), params.source.k, k_full, keys);
+  // Keys or values of an item, when those before are no longer needed.
+  __device__ __forceinline__ static void keys(std::uint64_t& full, std::uint64_t& empty, std::uint32_t to,
+                                              const CUtensorMap& map, const ptx::Box5& box, int n) {
+    const std::uint32_t barrier = ptx::shared_address(&full);
+    ptx::mbarrier_wait(ptx::shared_address(&empty), (n & 1) ^ 1);
+    ptx::mbarrier_arrive_expect(barrier, sizeof(Shared::k));
+    load<tile.n>(to, map, barrier, box);
+  }
+
+  __device__ __forceinline__ void item_steps(const BackwardItem& item, int begin, int end, int n) {
+    const typename Traits::Source::Place& place = memory.place[n & 1];
     QueryWalk walk(item, params.source.heads_per_kv);
 #pragma unroll 1
-    for (int step = 0; step < steps; step++) {
+    for (int step = begin; step < end; step++) {
       const int row = (item.first_tile + walk.head * params.rows.query_tiles + walk.tile) * tile.m;
-      const ptx::Box5 box = query_box(params.source, memory.place, item, walk, tile.m);
+      const ptx::Box5 box = query_box(params.source, place, item, walk, tile.m);
       queries(box, step, row);
-      if (step == 0) {
-        ptx::mbarrier_arrive_expect(v_full, sizeof(Shared::v));
-        load<tile.n>(ptx::shared_address(memory.v), params.source.v, v_full, keys);
-      }
       gradients(box, step, row);
+      if (step == begin) {
+        const ptx::Box5 box = key_box(params.source, place, item, tile.n);
+        keys(memory.k_full, memory.k_empty, ptx::shared_address(memory.k), params.source.k, box, n);
+        keys(memory.v_full, memory.v_empty, ptx::shared_address(memory.v), params.source.v, box, n);
+      }
       walk.advance();
+    }
+  }
+
+  __device__ __forceinline__ void run() {
+    int step = 0;
+#pragma unroll 1
+    for (BackwardItemReader<Shared> items{memory};;) {
+      const BackwardItem& item = items.wait();
+      if (item.key < 0) return;
+      const int end = step + (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
+      if (step < end) {
+        item_steps(item, step, end, items.n);
+      } else {  // nobody sees the keys: nothing is loaded, and all go on
+        ptx::mbarrier_wait(ptx::shared_address(&memory.k_empty), (items.n & 1) ^ 1);
+        ptx::mbarrier_arrive(ptx::shared_address(&memory.k_full));
+        ptx::mbarrier_wait(ptx::shared_address(&memory.v_empty), (items.n & 1) ^ 1);
+        ptx::mbarrier_arrive(ptx::shared_address(&memory.v_full));
+      }
+      step = end;
+      ptx::mbarrier_arrive(ptx::shared_address(&memory.items.wanted));
+      items.done();
     }
   }
 };

@@ -34,7 +34,7 @@ struct ShapedScore : PlainScore {
 };
 
 // Dense tensors [batch, seqlen, heads, head_dim] of any strides that the copy engine takes. The maps have dimensions
-// (column, 1, row, head, batch), their boxes one slice of 64 columns.
+// (column, 1, row, head, batch), their boxes one slice of 64 columns; those of dK and dV 64 rows.
 struct DenseTensors {
   static constexpr bool kVarlen = false;
   struct Place {};  // nothing to say of an item beside the item
@@ -77,10 +77,14 @@ struct VarlenTensors {
 // follow each other, each from a tile of its own (query_rows in backward_rows.hpp).
 struct BackwardRows {
   float* lse;    // [batch or 1, heads_q, query_tiles, m], in powers of two; infinite: the row takes no part
-  float* delta;  // [batch or 1, heads_q, query_tiles, m]: rowsum(dO * O) - dLSE
+  float* delta;  // [batch or 1, heads_q, query_tiles, m]: dLSE - rowsum(dO * O), the negative delta
   float* dq;     // [batch or 1, heads_q, query_tiles, parts, 64 x part columns in the order of accumulators], fp32
-  int* turns;    // [batch or 1, heads_q, query_tiles, parts]: the key tile whose turn it is to add; null: any order
-  int* ticket;   // [1]: blocks that have started; with turns only
+  int* turns;    // [batch or 1, heads_q, query_tiles, parts]: whose turn it is; null: nobody asks. Negative: nothing is
+                 // added yet, and dq holds nothing. In turn: the key tile (as ~tile before the first), else 0: the
+                 // first is being written, 1: it is
+  int in_turn;   // key tiles add in their order
+  int zeroed;    // dq holds zeros before the first addition
+  int* ticket;   // [1]: items that have been taken
   int heads_q;
   int query_tiles;
 };

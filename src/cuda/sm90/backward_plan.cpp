@@ -17,6 +17,7 @@ namespace fattn::gpu::sm90 {
 namespace {
 
 constexpr double kLog2eDouble = 1.4426950408889634;
+constexpr int kStoredKeys = 64;  // rows of dK and dV that a warpgroup writes
 constexpr std::int64_t kMostRows = std::int64_t{1} << 31;
 
 TensorShape shape_of(const Problem& problem, Operand operand) {
@@ -159,17 +160,27 @@ BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, con
   schedule.items = static_cast<int>(key_tiles_of(row, problem) * problem.heads_kv);
   schedule.section_heads = 1;
   schedule.direction = takes_turns(problem) ? -1 : 1;
+  schedule.once = row.varlen || problem.head_dim != row.tile.d || head_dim_v(problem) != row.tile.d;
   if (schedule.items == 0 || problem.total_k) return schedule;
   // Key tiles that take equally long go head by head. Else as many heads go together as fit in 4/5 of the L2 cache, so
   // that the longest come first. So they do where blocks take turns: one that follows another then starts after it.
   const TileRange first = BackwardSchedule::query_tiles(band, 0, m, n);
   const TileRange last = BackwardSchedule::query_tiles(band, (schedule.key_tiles - 1) * n, m, n);
-  if (first.end - first.begin == last.end - last.begin && !takes_turns(problem)) return schedule;
+  if (first.end - first.begin == last.end - last.begin && !takes_turns(problem)) {
+    schedule.spread = !row.varlen;
+    return schedule;
+  }
   const std::int64_t most = std::numeric_limits<int>::max() / schedule.key_tiles;
-  schedule.section_heads = static_cast<int>(
-      std::clamp<std::int64_t>(section_rows(row, problem, device) / problem.seqlen_q, 1, std::min(pairs, most)));
+  // Few key tiles of a head at a time where they take turns and get shorter: each waits for those before it.
+  const bool waits = takes_turns(problem) && first.end - first.begin != last.end - last.begin;
+  const std::int64_t apart = waits ? (device.sm_count + 7) / 8 : 1;
+  schedule.section_heads = static_cast<int>(std::clamp<std::int64_t>(
+      section_rows(row, problem, device) / problem.seqlen_q, std::min({apart, pairs, most}), std::min(pairs, most)));
   return schedule;
 }
+
+// Where the first to add to a part of dQ writes instead, those after it wait for that.
+bool asks_turns(const BackwardRow& row, bool deterministic) { return deterministic || !row.tile.wide; }
 
 BackwardWorkspace workspace_of(const BackwardRow& row, const Problem& problem, bool deterministic, bool copy_dout) {
   const auto rows = static_cast<std::size_t>(padded_rows(row, problem));
@@ -185,8 +196,8 @@ BackwardWorkspace workspace_of(const BackwardRow& row, const Problem& problem, b
   workspace.dq = take(rows * row.tile.d * sizeof(float));
   workspace.lse = take(rows * sizeof(float));
   workspace.delta = take(rows * sizeof(float));
-  workspace.turns = take(deterministic ? parts * sizeof(int) : 0);
-  workspace.ticket = take(deterministic ? sizeof(int) : 0);
+  workspace.turns = take(asks_turns(row, deterministic) ? parts * sizeof(int) : 0);
+  workspace.ticket = take(sizeof(int));
   workspace.dout = take(copy_dout ? elements * 2 : 0);
   const auto lengths = static_cast<std::size_t>(problem.batch + 1) * sizeof(std::int32_t);
   workspace.cu_seqlens_q = take(problem.total_q ? lengths : 0);
@@ -239,6 +250,7 @@ BackwardPlan plan_backward(const BackwardRow& row, const Problem& problem, const
   const bool some = std::int64_t{band.left} + band.right >= 0;  // else every interval is empty
   plan.keys_end = some ? std::max(band.visible(band.seqlen_q - 1).end, plan.keys_begin) : plan.keys_begin;
   plan.deterministic = takes_turns(problem);
+  plan.zeroed = row.tile.wide;
   const TensorShape dout = shape_of(problem, Operand::dout);
   const bool expanded = (dout.batch > 1 && dout.strides.batch == 0) || (dout.rows > 1 && dout.strides.seqlen == 0) ||
                         (dout.heads > 1 && dout.strides.head == 0);
@@ -251,7 +263,8 @@ Launch launch_backward(const BackwardRow& row, const Problem& problem, const Dev
   auto plan = std::make_shared<const BackwardPlan>(plan_backward(row, problem, device));
   Launch launch;
   launch.shape = {.tile = fmt::format("{}x{}, {} stages", row.tile.m, row.tile.n, row.tile.stages),
-                  .grid = plan->schedule.items,
+                  .grid = plan->schedule.once ? plan->schedule.items
+                                              : std::min<std::int64_t>(plan->schedule.items, device.sm_count),
                   .threads = row.tile.threads(),
                   .shared_memory_bytes = static_cast<std::int64_t>(row.shared_bytes)};
   launch.workspace_bytes = plan->workspace.bytes;
@@ -266,8 +279,10 @@ BackwardRows backward_rows(const Problem& problem, const BackwardPlan& plan, voi
   rows.dq = reinterpret_cast<float*>(base + at.dq);
   rows.lse = reinterpret_cast<float*>(base + at.lse);
   rows.delta = reinterpret_cast<float*>(base + at.delta);
-  rows.turns = plan.deterministic ? reinterpret_cast<int*>(base + at.turns) : nullptr;
-  rows.ticket = plan.deterministic ? reinterpret_cast<int*>(base + at.ticket) : nullptr;
+  rows.turns = at.ticket > at.turns ? reinterpret_cast<int*>(base + at.turns) : nullptr;
+  rows.in_turn = plan.deterministic;
+  rows.zeroed = plan.zeroed;
+  rows.ticket = reinterpret_cast<int*>(base + at.ticket);
   rows.heads_q = static_cast<int>(problem.heads_q);
   rows.query_tiles = plan.query_tiles;
   return rows;
@@ -319,8 +334,8 @@ DenseTensors dense_tensors(const BackwardRow& row, const Problem& problem, const
   source.heads_per_kv = static_cast<int>(problem.heads_q / problem.heads_kv);
   source.seqlen_q = params.lengths.q.seqlen;
   source.seqlen_k = params.lengths.k.seqlen;
-  source.dk = encode(buffers.dk, row.dtype, shape_of(problem, Operand::dk), row.tile.n);
-  source.dv = encode(buffers.dv, row.dtype, shape_of(problem, Operand::dv), row.tile.n);
+  source.dk = encode(buffers.dk, row.dtype, shape_of(problem, Operand::dk), kStoredKeys);
+  source.dv = encode(buffers.dv, row.dtype, shape_of(problem, Operand::dv), kStoredKeys);
   if (plan.keys_begin == plan.keys_end) return source;  // nothing is loaded
   source.q = encode(buffers.q, row.dtype, shape_of(problem, Operand::q), row.tile.m);
   source.dout =
@@ -346,8 +361,8 @@ VarlenTensors varlen_tensors(const BackwardRow& row, const Problem& problem, con
   source.q = map(Operand::q, buffers.q, row.tile.m);
   source.k = map(Operand::k, buffers.k, row.tile.n);
   source.v = map(Operand::v, buffers.v, row.tile.n);
-  source.dk = map(Operand::dk, buffers.dk, row.tile.n);
-  source.dv = map(Operand::dv, buffers.dv, row.tile.n);
+  source.dk = map(Operand::dk, buffers.dk, kStoredKeys);
+  source.dv = map(Operand::dv, buffers.dv, kStoredKeys);
   source.dout =
       encode_ragged(plan.copy_dout ? params.dout_copy : buffers.dout, row.dtype, dout_shape(problem, plan), row.tile.m);
   source.lengths = params.lengths;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/ptx/arithmetic.cuh"
+#include "cuda/ptx/dependents.cuh"
 #include "cuda/sm90/backward_rows.hpp"
 
 // The kernels before and after the backward kernel: what it needs of each query row, and dQ in the caller's tensor.
@@ -51,6 +52,7 @@ __device__ __forceinline__ float dot(const uint4& a, const uint4& b) {
 template <class Element, int d, int m, int n, int parts>
 __global__ void __launch_bounds__(kRowThreads) backward_prepare(const __grid_constant__ BackwardRowParams params) {
   constexpr int lanes = d / 8, block_rows = kRowThreads / lanes;
+  ptx::let_next_kernel_start();
   const int heads = params.rows.heads_q, padded = params.rows.query_tiles * m;
   const int blocks = (padded * heads + block_rows - 1) / block_rows;
   const int batch = blockIdx.x / blocks, lane = threadIdx.x % lanes;
@@ -75,22 +77,24 @@ __global__ void __launch_bounds__(kRowThreads) backward_prepare(const __grid_con
     static_cast<uint4*>(params.dout_copy)[row * (params.o.columns / 8) + lane] = dout;
   }
   const int row = (batch * heads + head) * padded + padded_row;
-  float4* const zeros = reinterpret_cast<float4*>(params.rows.dq) + static_cast<long long>(row) * (d / 4);
-  zeros[lane] = zeros[lane + lanes] = make_float4(0.f, 0.f, 0.f, 0.f);
+  if (params.rows.zeroed) {
+    float4* const zeros = reinterpret_cast<float4*>(params.rows.dq) + static_cast<long long>(row) * (d / 4);
+    zeros[lane] = zeros[lane + lanes] = make_float4(0.f, 0.f, 0.f, 0.f);
+  }
   if (lane == 0) {
     const long long given = params.lse_layout.at(at.sequence.batch, head, buffer_row);
     const float lse = inside ? params.lse[given] : -INFINITY;
     const bool some = lse != -INFINITY;  // else the row has no key: infinity makes every weight 0
     params.rows.lse[row] = some ? lse * kLog2e : INFINITY;
-    params.rows.delta[row] = !some ? 0.f : params.dlse == nullptr ? sum : sum - params.dlse[given];
+    params.rows.delta[row] = !some ? 0.f : params.dlse == nullptr ? -sum : params.dlse[given] - sum;
   }
+  if (blockIdx.x == 0 && threadIdx.x == 0) *params.rows.ticket = 0;
   if (params.rows.turns == nullptr) return;
   if (padded_row % m == 0 && lane < parts) {
     const Band mask = Band::of(params.limits, at.sequence.used, params.lengths.keys(at.index).used);
     const int first = mask.tiles(query, min_of(query + m, at.sequence.used), n).begin;
-    params.rows.turns[row / m * parts + lane] = first;
+    params.rows.turns[row / m * parts + lane] = params.rows.zeroed ? first : params.rows.in_turn ? ~first : -1;
   }
-  if (blockIdx.x == 0 && threadIdx.x == 0) *params.rows.ticket = 0;
 }
 
 // The sums of dQ, in the order of accumulators, to rows. One block for 64 rows of a head.
@@ -98,18 +102,21 @@ template <class Element, int d, int m, int n, int parts>
 __global__ void __launch_bounds__(kRowThreads) backward_finish(const __grid_constant__ BackwardRowParams params) {
   constexpr int part_columns = m * d / (64 * parts), part_chunks = part_columns / 8;
   __shared__ __align__(16) std::uint32_t rows[64][d / 2 + 4];
+  ptx::wait_for_kernels_before();
   const int row_blocks = params.rows.query_tiles * (m / 64);
-  const int pair = blockIdx.x / row_blocks, first = (blockIdx.x - pair * row_blocks) * 64;
+  const int block = gridDim.x - 1 - blockIdx.x;  // what was added to last may still be in the cache
+  const int pair = block / row_blocks, first = (block - pair * row_blocks) * 64;
   const int batch = pair / params.rows.heads_q, head = pair - batch * params.rows.heads_q;
   const QueryRows at = query_rows(params.lengths, batch, first / m, m);
-  const float4* const sums =
-      reinterpret_cast<const float4*>(params.rows.dq) + static_cast<long long>(blockIdx.x) * 16 * d;
+  const float4* const sums = reinterpret_cast<const float4*>(params.rows.dq) + static_cast<long long>(block) * 16 * d;
+  // No key tile has visited the rows: nobody has written their sums.
+  const bool some = params.rows.zeroed || params.rows.turns[block * (64 * parts / m)] >= 0;
 #pragma unroll
   for (int k = 0; k < 16 * d / kRowThreads; k++) {
     const int index = k * kRowThreads + threadIdx.x, thread = index % 128, chunk = index / 128;
     const int row = thread / 32 * 16 + thread % 32 / 4;
     const int column = chunk / part_chunks * (part_columns / 2) + chunk % part_chunks * 4 + thread % 4;
-    const float4 four = sums[index];
+    const float4 four = some ? sums[index] : make_float4(0.f, 0.f, 0.f, 0.f);
     rows[row][column] = ptx::pack<Element>(four.x * params.scale, four.y * params.scale);
     rows[row + 8][column] = ptx::pack<Element>(four.z * params.scale, four.w * params.scale);
   }
@@ -135,7 +142,7 @@ __global__ void __launch_bounds__(kSinkThreads) backward_sink(const __grid_const
   for (int batch = 0; batch < params.batch; batch++) {
     const int row = (batch * params.rows.heads_q + head) * padded;
     for (int query = threadIdx.x; query < padded; query += kSinkThreads)
-      sum -= ptx::exp2_approx(sink - params.rows.lse[row + query]) * params.rows.delta[row + query];
+      sum += ptx::exp2_approx(sink - params.rows.lse[row + query]) * params.rows.delta[row + query];
   }
   sums[threadIdx.x] = sum;
   for (int step = kSinkThreads / 2; step > 0; step /= 2) {

@@ -15,6 +15,7 @@ struct BackwardItem {
   int batch;
   int first_tile;     // of the sequence's queries in the workspace, for query head 0
   int direction;      // of its steps: 1 or -1
+  int start;          // the query tile that it begins with; after the last comes the first
   TileRange queries;  // tiles in [interior_begin, interior_end) need no element mask
 };
 
@@ -27,6 +28,8 @@ struct BackwardSchedule {
   int heads;          // of keys
   int batch;
   int direction;  // 1: an item walks from its first query tile to its last; -1: the other way
+  int once;       // a block takes one item, else one after the other
+  int spread;     // items of a head begin with query tiles far from each other, so that they add in different places
 
   // Where an item lies; n is the size of a tile of keys. Its queries are left to whoever knows the lengths.
   FATTN_HD BackwardItem item(int index, int n) const {
@@ -41,6 +44,14 @@ struct BackwardSchedule {
     item.head = pair - item.batch * heads;
     item.direction = direction;
     return item;
+  }
+
+  // Which query tile an item begins with, when its queries are known.
+  FATTN_HD int start(const BackwardItem& item) const {
+    if (direction < 0) return item.queries.end - 1;
+    if (!spread) return item.queries.begin;
+    const long long tiles = item.queries.end - item.queries.begin;
+    return item.queries.begin + static_cast<int>(item.key_tile * tiles / key_tiles);
   }
 
   // `mask` is bound to the sequence, m and n are the sizes of tiles. Keys past the end weigh nothing, whatever the
@@ -58,6 +69,7 @@ struct BackwardSchedule {
 struct QueryWalk {
   int first;
   int past;  // the tile after the last
+  int start;
   int direction;
   int tile;
   int head;  // of queries
@@ -65,14 +77,14 @@ struct QueryWalk {
   FATTN_HD QueryWalk(const BackwardItem& item, int heads_per_kv)
       : first(item.direction > 0 ? item.queries.begin : item.queries.end - 1),
         past(item.direction > 0 ? item.queries.end : item.queries.begin - 1),
+        start(item.start),
         direction(item.direction),
-        tile(first),
+        tile(start),
         head(item.head * heads_per_kv) {}
   FATTN_HD void advance() {
     tile += direction;
-    if (tile != past) return;
-    tile = first;
-    head++;
+    if (tile == past) tile = first;
+    if (tile == start) head++;
   }
 };
 

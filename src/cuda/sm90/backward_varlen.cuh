@@ -43,7 +43,7 @@ __device__ __forceinline__ BackwardItem find_item(const VarlenTensors& source, c
     const int last_key = (max_of(place.k.used, 1) - 1) / tile.n * tile.n;
     const TileRange first = BackwardSchedule::query_tiles(mask, 0, tile.m, tile.n);
     const TileRange last = BackwardSchedule::query_tiles(mask, last_key, tile.m, tile.n);
-    if (first.end - first.begin == last.end - last.begin && params.rows.turns == nullptr) schedule.section_heads = 1;
+    if (first.end - first.begin == last.end - last.begin && !params.rows.in_turn) schedule.section_heads = 1;
   }
   BackwardItem item = schedule.item(index, tile.n);
   if (sequence < 0) {
@@ -56,6 +56,7 @@ __device__ __forceinline__ BackwardItem find_item(const VarlenTensors& source, c
                                                     : sequence * params.rows.heads_q * params.rows.query_tiles;
   const auto mask = bound_mask(source, params.mask, place);
   item.queries = BackwardSchedule::query_tiles(mask, item.key, tile.m, tile.n);
+  item.start = schedule.start(item);
   if (item.queries.begin == item.queries.end) return item;
   place.keys_begin = mask.visible(0).begin;
   place.keys_end = mask.visible(place.q.used - 1).end;
@@ -80,19 +81,21 @@ __device__ __forceinline__ ptx::Box5 key_box(const VarlenTensors&, const VarlenT
 }
 
 __device__ __forceinline__ ptx::Box5 key_gradient_box(const VarlenTensors&, const VarlenTensors::Place& place,
-                                                      const BackwardItem& item, int n) {
-  return ragged_box(place.k.begin + item.key, min_of(n, place.k.rows - item.key), n, item.head, place.k.batch);
+                                                      const BackwardItem& item, int first, int rows) {
+  const int key = item.key + first, valid = max_of(0, min_of(rows, place.k.rows - key));
+  return ragged_box(place.k.begin + key, valid, rows, item.head, place.k.batch);
 }
 
-// Keys before the first that some query sees may be anything, and 0 * NaN is NaN. All computing warpgroups come here.
+// Keys before the first that some query sees may be anything, and 0 * NaN is NaN. All computing warpgroups come here,
+// with the number of items before.
 template <class Traits, class Shared>
-__device__ __forceinline__ void clear_unseen_keys(Shared& memory) {
+__device__ __forceinline__ void clear_unseen_keys(Shared& memory, int items) {
   constexpr BackwardTile tile = Traits::tile;
   constexpr int threads = 128 * tile.compute_warpgroups(), slice_chunks = tile.n * 8;
-  const int unseen = memory.place.keys_begin - memory.item.key;
+  const int unseen = memory.place[items & 1].keys_begin - memory.item[items & 1].key;
   if (unseen <= 0) return;
-  ptx::mbarrier_wait(ptx::shared_address(&memory.k_full), 0);
-  ptx::mbarrier_wait(ptx::shared_address(&memory.v_full), 0);
+  ptx::mbarrier_wait(ptx::shared_address(&memory.k_full), items & 1);
+  ptx::mbarrier_wait(ptx::shared_address(&memory.v_full), items & 1);
   const std::uint32_t k = ptx::shared_address(memory.k), v = ptx::shared_address(memory.v);
   for (int at = threadIdx.x - 128; at < static_cast<int>(sizeof(Shared::k) / 16); at += threads) {
     if (at % slice_chunks / 8 >= unseen) continue;

@@ -32,7 +32,8 @@ struct BackwardWide {
   float product[32];       // S, then P; or dP
   float dq[32];            // 64 columns
   std::uint32_t left[16];  // P or dS, rounded
-  int part = -1;           // of dQ's sums, added to last
+  int items = 0;           // before this one
+  int first_step = 0;      // of this one
 
   __device__ __forceinline__ static void arrive(std::uint64_t& barrier) {
     __syncwarp();
@@ -73,26 +74,12 @@ struct BackwardWide {
 
   // The warpgroup's part of a query tile's sums.
   __device__ __forceinline__ int part_of(const QueryWalk& walk) const {
-    return (memory.item.first_tile + walk.head * params.rows.query_tiles + walk.tile) * 2 + warpgroup;
+    return (memory.item[items & 1].first_tile + walk.head * params.rows.query_tiles + walk.tile) * 2 + warpgroup;
   }
   __device__ __forceinline__ void meet() const {
     ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::warps) + warpgroup, 128);
   }
-  // Lets the next key tile add to the part before this one, a round late so that there is little to wait for, and waits
-  // for the turn to add to this one. Negative: there is none.
-  __device__ __forceinline__ void take_turn(int before, int part) const {
-    if (params.rows.turns == nullptr) return;
-    __threadfence();
-    meet();
-    if (threadIdx.x % 128 == 0) {
-      if (before >= 0) ptx::store_release(params.rows.turns + before, memory.item.key_tile + 1);
-      if (part >= 0)
-        while (ptx::load_acquire(params.rows.turns + part) != memory.item.key_tile) {
-        }
-    }
-    meet();
-  }
-  __device__ __forceinline__ void add_dq(int chunk) const {
+  __device__ __forceinline__ void add_dq(int part, int chunk) const {
     float* const to = params.rows.dq + (static_cast<long long>(part) * kChunks + chunk) * 4096 + threadIdx.x % 128 * 4;
 #pragma unroll
     for (int i = 0; i < 8; i++) ptx::global_add(to + 512 * i, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
@@ -100,8 +87,7 @@ struct BackwardWide {
 
   // Both halves of dQ's products of a step; nothing else is in flight when it returns.
   __device__ __forceinline__ void queries_gradient(int step, const QueryWalk& walk) {
-    const int before = part;
-    part = part_of(walk);
+    const int part = part_of(walk);
     wait(memory.ds_full[step % 2], step / 2 % 2);
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; chunk++) {
@@ -110,9 +96,10 @@ struct BackwardWide {
       issue_dq(step, chunk);
       ptx::wgmma_wait<0>();
       ptx::pin(dq), ptx::pin(sum), ptx::pin(product);
-      if (chunk == 0) take_turn(before, part);
-      add_dq(chunk);
+      if (chunk == 0 && params.rows.in_turn) wait(memory.turn_full[warpgroup], step & 1);
+      add_dq(part, chunk);
     }
+    if (params.rows.in_turn) arrive(memory.turn_done[warpgroup]);
   }
 
   __device__ __forceinline__ float4* exchange() const {
@@ -121,7 +108,7 @@ struct BackwardWide {
 
   // Of the thread's two keys.
   __device__ __forceinline__ int first_key() const {
-    return memory.item.key + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
+    return memory.item[items & 1].key + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
   }
 
   __device__ __forceinline__ bool capped() const {
@@ -147,7 +134,8 @@ struct BackwardWide {
     } else {
       tile::scale(product, score.raw_log2);
     }
-    if (score.slopes != nullptr) subtract_alibi(params, memory, product, step, first_key(), query_tile * 64);
+    if (score.slopes != nullptr)
+      subtract_alibi(params, memory, items, product, step - first_step, first_key(), query_tile * 64);
   }
 
   // P for dS, which takes it times the derivative of the softcap.
@@ -175,22 +163,22 @@ struct BackwardWide {
         product[4 * i + 2 * r + 1] = ptx::exp2_approx(fmaf(product[4 * i + 2 * r + 1], scale, -two.y));
       }
     }
-    const TileRange& tiles = memory.item.queries;
+    const TileRange& tiles = memory.item[items & 1].queries;
     if (query_tile >= tiles.interior_begin && query_tile < tiles.interior_end) return;
     int key = first_key();
     ptx::pin(key);
-    const auto bound = bound_mask(params.source, params.mask, memory.place);
+    const auto bound = bound_mask(params.source, params.mask, memory.place[items & 1]);
     const Interval queries[2] = {queries_of(bound, key), queries_of(bound, key + 8)};
     tile::mask_scores(product, queries, query_tile * 64, 0.f);
   }
 
   // S, P and dV.
-  __device__ __forceinline__ void walk_values(int steps) {
+  __device__ __forceinline__ void walk_values(int begin, int end) {
     const std::uint32_t keys = shared + offsetof(Shared, k);
-    QueryWalk walk(memory.item, params.source.heads_per_kv), before = walk;
-    wait(memory.k_full, 0);
+    QueryWalk walk(memory.item[items & 1], params.source.heads_per_kv), before = walk;
+    wait(memory.k_full, items & 1);
 #pragma unroll 1
-    for (int step = 0; step < steps; step++) {
+    for (int step = begin; step < end; step++) {
       wait(memory.q_full[Ring::stage(step)], Ring::parity(step));
       ptx::pin(product), ptx::pin(sum);
       ptx::wgmma_fence();
@@ -207,7 +195,7 @@ struct BackwardWide {
       ptx::pin(left), ptx::pin(sum);
       ptx::wgmma_fence();
       issue_sum(dout_tile(step));
-      if (step > 0) {
+      if (step > begin) {
         queries_gradient(step - 1, before);
       } else {
         ptx::wgmma_wait<0>();
@@ -217,16 +205,16 @@ struct BackwardWide {
       before = walk;
       walk.advance();
     }
-    queries_gradient(steps - 1, before);
+    queries_gradient(end - 1, before);
   }
 
   // dP, dS and dK.
-  __device__ __forceinline__ void walk_keys(int steps) {
+  __device__ __forceinline__ void walk_keys(int begin, int end) {
     const std::uint32_t values = shared + offsetof(Shared, v);
-    QueryWalk walk(memory.item, params.source.heads_per_kv);
-    wait(memory.v_full, 0);
+    QueryWalk walk(memory.item[items & 1], params.source.heads_per_kv);
+    wait(memory.v_full, items & 1);
 #pragma unroll 1
-    for (int step = 0; step < steps; step++) {
+    for (int step = begin; step < end; step++) {
       wait(memory.dout_full[Ring::stage(step)], Ring::parity(step));
       ptx::pin(product), ptx::pin(sum);
       ptx::wgmma_fence();
@@ -241,9 +229,9 @@ struct BackwardWide {
         const float4 weights = exchange()[128 * i];
         const float2 two = delta[4 * i];
         left[2 * i] =
-            ptx::pack<Element>(weights.x * (product[4 * i] - two.x), weights.y * (product[4 * i + 1] - two.y));
+            ptx::pack<Element>(weights.x * (product[4 * i] + two.x), weights.y * (product[4 * i + 1] + two.y));
         left[2 * i + 1] =
-            ptx::pack<Element>(weights.z * (product[4 * i + 2] - two.x), weights.w * (product[4 * i + 3] - two.y));
+            ptx::pack<Element>(weights.z * (product[4 * i + 2] + two.x), weights.w * (product[4 * i + 3] + two.y));
       }
       arrive(memory.weights_empty);
       arrive(memory.dout_empty[Ring::stage(step)]);
@@ -267,32 +255,50 @@ struct BackwardWide {
   }
 
   __device__ __forceinline__ void run() {
-    const BackwardItem item = memory.item;
-    const int steps = (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
+    int step = 0;
+#pragma unroll 1
+    for (;; items++) {
+      wait(memory.items.full[items & 1], items / 2 & 1);
+      const BackwardItem& item = memory.item[items & 1];
+      if (item.key < 0) break;
+      const int end = step + (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
 #pragma unroll
-    for (int i = 0; i < tile.d / 2; i++) sum[i] = 0.f;
-    if constexpr (Traits::Source::kVarlen)
-      if (steps > 0) clear_unseen_keys<Traits>(memory);
-    if (warpgroup == 0) {
-      if (steps > 0) walk_values(steps);
-    } else {
-      if (steps > 0) walk_keys(steps);
-      const float scale[2] = {params.score.scale, params.score.scale};
-      tile::scale_rows(sum, scale);
+      for (int i = 0; i < tile.d / 2; i++) sum[i] = 0.f;
+      if constexpr (Traits::Source::kVarlen)
+        if (step < end) clear_unseen_keys<Traits>(memory, items);
+      if (step == end) {
+        wait(memory.k_full, items & 1);
+        wait(memory.v_full, items & 1);
+      } else if (warpgroup == 0) {
+        walk_values(step, end);
+      } else {
+        walk_keys(step, end);
+      }
+      if (warpgroup == 1) {
+        const float scale[2] = {params.score.scale, params.score.scale};
+        tile::scale_rows(sum, scale);
+      }
+      store(item);
+      first_step = step = end;
+      arrive(memory.items.empty[items & 1]);
     }
-    take_turn(part, -1);
-    // dK and dV are staged where K and V were, when nobody reads those any more.
+  }
+
+  // dK and dV are staged where K and V were, when nobody reads those any more.
+  __device__ __forceinline__ void store(const BackwardItem& item) {
     ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::compute), 256);
     const std::uint32_t staging = shared + (warpgroup == 0 ? offsetof(Shared, v) : offsetof(Shared, k));
     tile::store_accumulator<Element, 64, tile.d>(sum, staging, 16 * (threadIdx.x / 32 % 4));
     ptx::fence_proxy_async();
     meet();
     if (threadIdx.x % 128 == 0) {
-      store_keys<64, tile.d>(warpgroup == 0 ? params.source.dv : params.source.dk, staging,
-                             key_gradient_box(params.source, memory.place, item, tile.n));
+      store_keys<tile.d>(warpgroup == 0 ? params.source.dv : params.source.dk, staging, Keys::kSliceBytes,
+                         key_gradient_box(params.source, memory.place[items & 1], item, 0, 64));
       ptx::tma_store_commit();
-      ptx::tma_store_wait<0>();  // the copy engine reads this block's shared memory until then
+      ptx::tma_store_wait_read<0>();
+      ptx::mbarrier_arrive(ptx::shared_address(warpgroup == 0 ? &memory.v_empty : &memory.k_empty));
     }
+    __syncwarp();
   }
 };
 

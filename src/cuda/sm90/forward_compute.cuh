@@ -156,19 +156,30 @@ struct ForwardCompute {
     return item.row + 64 * warpgroup + 16 * (threadIdx.x / 32 % 4) + threadIdx.x % 32 / 4;
   }
 
-  __device__ __forceinline__ void mask(const Item& item, int j) {
+  // The keys that the thread's two rows see.
+  struct Visible {
+    Interval keys[2];
+  };
+  __device__ __forceinline__ Visible visible(const Item& item) const {
     const int row = thread_row(item);
     const auto& place = memory.places[item.slot];
-    const Interval keys[2] = {visible_keys(params.source, params.mask, place, row),
-                              visible_keys(params.source, params.mask, place, row + 8)};
-    tile::mask_scores(scores, keys, j * tile.n);
+    return {{visible_keys(params.source, params.mask, place, row),
+             visible_keys(params.source, params.mask, place, row + 8)}};
   }
+
+  __device__ __forceinline__ void mask(const Visible& rows, int j) { tile::mask_scores(scores, rows.keys, j * tile.n); }
 
   // Everything between Q.K and the softmax.
   __device__ __forceinline__ void shape_scores(const Item& item, int j, bool masked) {
+    Visible rows{};
+    if (masked) rows = visible(item);
+    shape_scores(item, j, masked, rows);
+  }
+
+  __device__ __forceinline__ void shape_scores(const Item& item, int j, bool masked, const Visible& rows) {
     if constexpr (Score::kModified) {
       if (params.score.max_logit != nullptr) {
-        if (masked) mask(item, j);
+        if (masked) mask(rows, j);
         float top[2];
         tile::row_tops(top, scores);
 #pragma unroll
@@ -176,7 +187,7 @@ struct ForwardCompute {
       }
       if (params.score.modified) modify_scores(item, j);
     }
-    if (masked) mask(item, j);
+    if (masked) mask(rows, j);
   }
 
   __device__ __forceinline__ void modify_scores(const Item& item, int j) {
@@ -226,10 +237,19 @@ struct ForwardCompute {
     release_keys();
   }
 
+  // What the mask of an item's first tile needs: computed while its scores are.
+  __device__ __forceinline__ Visible visible_first(const Item& item) const {
+    Visible rows{};
+    if (item.tiles.first_masked) rows = visible(item);
+#pragma unroll
+    for (Interval& keys : rows.keys) ptx::pin(keys.begin), ptx::pin(keys.end);
+    return rows;
+  }
+
   // Weights of an item's first tile.
-  __device__ __forceinline__ void weigh_first(const Item& item) {
+  __device__ __forceinline__ void weigh_first(const Item& item, const Visible& seen) {
     top_logit[0] = top_logit[1] = -INFINITY;
-    shape_scores(item, item.tiles.end - 1, item.tiles.first_masked);
+    shape_scores(item, item.tiles.end - 1, item.tiles.first_masked, seen);
     tile::softmax_first(scores, rows, params.score.scale_log2);
   }
 
@@ -240,11 +260,12 @@ struct ForwardCompute {
     ptx::pin(scores);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
+    const Visible seen = visible_first(item);
     ptx::wgmma_wait<0>();
     ptx::pin(scores);
     k_ring.advance();
     scores_are_there(item, item.tiles.end - 1);
-    weigh_first(item);
+    weigh_first(item, seen);
     tile::round_to_operand<Element>(weights, scores);
   }
 
@@ -307,6 +328,7 @@ struct ForwardCompute {
   // The last output of an item beside the first scores of the next.
   __device__ __forceinline__ void cross(const Item& item, const Item& next) {
     k_ring.wait_full();
+    store.staging_is_free();
     wait_turn();
     if constexpr (tile.stale_reference()) settle<false>(item, item.tiles.begin);
     load_queries(next);
@@ -316,35 +338,37 @@ struct ForwardCompute {
     v_ring.wait_full();
     issue_output(item, item.tiles.begin, item.tiles.end - item.tiles.begin != 1);
     pass_turn();
+    const auto finish = store.finish_rows(item, rows, top_logit);
+    const Visible seen = visible_first(next);
     ptx::wgmma_wait<1>();
     ptx::pin(scores);
     k_ring.advance();
     scores_are_there(next, next.tiles.end - 1);
-    const tile::SoftmaxRows done = rows;
-    const float done_logit[2] = {top_logit[0], top_logit[1]};
-    weigh_first(next);
+    weigh_first(next, seen);
     ptx::wgmma_wait<0>();
     ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
     v_ring.advance();
-    store(item, done, done_logit, output);
+    store(item, finish, output);
     tile::round_to_operand<Element>(weights, scores);
   }
 
   // The last output of an item, on its own.
   __device__ __forceinline__ void last(const Item& item) {
     v_ring.wait_full();
+    store.staging_is_free();
     wait_turn();
     if constexpr (tile.stale_reference()) settle<false>(item, item.tiles.begin);
     ptx::pin(output), ptx::pin(weights);
     ptx::wgmma_fence();
     issue_output(item, item.tiles.begin, item.tiles.end - item.tiles.begin != 1);
     pass_turn();
+    const auto finish = store.finish_rows(item, rows, top_logit);
     ptx::wgmma_wait<0>();
     ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
     v_ring.advance();
-    store(item, rows, top_logit, output);
+    store(item, finish, output);
   }
 
   __device__ __forceinline__ void run() {

@@ -22,6 +22,7 @@ struct ForwardStore {
   static constexpr ForwardTile tile = Traits::tile;
   using Shared = typename Traits::Shared;
   using Source = typename Traits::Source;
+  static constexpr bool kThroughBuffer = tile.o_buffer && !Source::kVarlen;
 
   const typename Traits::Params& params;
   const Shared& memory;
@@ -77,46 +78,61 @@ struct ForwardStore {
       atomicMin(reinterpret_cast<unsigned*>(to), __float_as_uint(top));
   }
 
-  // Divides by the row sums. A row without a key becomes 0, whatever its values were.
-  __device__ __forceinline__ void operator()(const Item& item, tile::SoftmaxRows rows, const float (&top_logit)[2],
-                                             float (&output)[tile.dv / 2]) const {
-    const RowPlace at[2] = {place(item, 0), place(item, 1)};
-    float inverse[2];
-    bool empty[2];
+  // What the output needs of the softmax.
+  struct Finish {
+    float inverse[2];  // of the row sums
+    bool empty[2];     // the row has no key
+  };
+
+  // Writes what does not depend on the output. Called while the last product runs.
+  __device__ __forceinline__ Finish finish_rows(const Item& item, const tile::SoftmaxRows& rows,
+                                                const float (&top_logit)[2]) const {
+    Finish finish;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      rows.sum[r] = tile::row_sum(rows.sum[r]);
-      inverse[r] = finish_row(item, at[r], rows.reference[r], rows.sum[r]);
-      empty[r] = rows.sum[r] == 0.f || !at[r].counts;
-      if constexpr (Traits::Score::kModified) max_logit(at[r], top_logit[r]);
+      const RowPlace at = place(item, r);
+      const float sum = tile::row_sum(rows.sum[r]);
+      finish.inverse[r] = finish_row(item, at, rows.reference[r], sum);
+      finish.empty[r] = sum == 0.f || !at.counts;
+      if constexpr (Traits::Score::kModified) max_logit(at, top_logit[r]);
     }
-    tile::scale_rows(output, inverse);
-    if (__any_sync(~0u, empty[0] || empty[1])) {
+    ptx::pin(finish.inverse);
+    return finish;
+  }
+
+  // The thread that hands the output to the copy engine, before the warps meet for another reason: when they have met,
+  // what was staged before is read.
+  __device__ __forceinline__ void staging_is_free() const {
+    if constexpr (kThroughBuffer)
+      if (threadIdx.x % 128 == 0) ptx::tma_store_wait_read<0>();
+  }
+
+  // Divides by the row sums. A row without a key becomes 0, whatever its values were.
+  __device__ __forceinline__ void operator()(const Item& item, const Finish& finish,
+                                             float (&output)[tile.dv / 2]) const {
+    tile::scale_rows(output, finish.inverse);
+    if (__any_sync(~0u, finish.empty[0] || finish.empty[1])) {
 #pragma unroll
       for (int i = 0; i < tile.dv / 2; i++)
-        if (empty[(i / 2) % 2]) output[i] = 0.f;
+        if (finish.empty[(i / 2) % 2]) output[i] = 0.f;
     }
+    if constexpr (kThroughBuffer) return store_box(item, output);
+    const RowPlace at[2] = {place(item, 0), place(item, 1)};
     if constexpr (Source::kVarlen) {
       if (params.source.splits > 1) return store_partial(item, at, output);
     }
-    if constexpr (tile.o_buffer && !Source::kVarlen)
-      store_box(item, output);
-    else
-      store_rows(at, output);
+    store_rows(at, output);
   }
 
   // Through shared memory and the copy engine.
   __device__ __forceinline__ void store_box(const Item& item, const float (&output)[tile.dv / 2]) const {
     using Rows = tile::SwizzledTile<64, tile.dv>;
     const std::uint32_t staging = shared + offsetof(Shared, o) + warpgroup * Rows::kBytes;
-    const bool leader = threadIdx.x % 128 == 0;
-    if (leader) ptx::tma_store_wait_read<0>();
-    meet();  // the copy engine has read what was staged before
     tile::store_accumulator<typename Traits::Element, 64, tile.dv>(output, staging, 16 * (threadIdx.x / 32 % 4));
     ptx::fence_proxy_async();
     meet();
     const int row = item.row + 64 * warpgroup;
-    if (leader && row < params.source.seqlen_q) {
+    if (threadIdx.x % 128 == 0 && row < params.source.seqlen_q) {
 #pragma unroll
       for (int slice = 0; slice < Rows::kSlices; slice++)
         ptx::tma_store(&params.source.o, staging + slice * Rows::kSliceBytes,

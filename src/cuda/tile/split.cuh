@@ -12,20 +12,23 @@ namespace fattn::gpu::tile {
 template <class Element>
 struct SplitFour;
 
-// The rest is the next eight bits: with half a unit added first, cutting off is rounding, and the sum of both parts is
-// the value plus that half. Ties go up.
+// The rest is the next eight bits of the value plus half a unit, so that cutting off is rounding: of both parts
+// together, less that half, comes the value. (Where the value lies half way between two roundings, the even one is
+// taken, and the parts may be a unit off.)
 template <>
 struct SplitFour<ptx::Bf16> {
   static constexpr std::uint32_t kHalf = 0x8000u;
 
   __device__ __forceinline__ static void split(std::uint32_t (&rounded)[2], std::uint32_t& rest,
                                                const float (&values)[4]) {
+    rounded[0] = ptx::pack<ptx::Bf16>(values[0], values[1]);
+    rounded[1] = ptx::pack<ptx::Bf16>(values[2], values[3]);
     std::uint32_t bits[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) bits[i] = __float_as_uint(values[i]) + kHalf;
-    rounded[0] = __byte_perm(bits[0], bits[1], 0x7632);
-    rounded[1] = __byte_perm(bits[2], bits[3], 0x7632);
-    rest = __byte_perm(__byte_perm(bits[0], bits[1], 0x0051), __byte_perm(bits[2], bits[3], 0x0051), 0x5410);
+    for (int i = 0; i < 4; i++) bits[i] = __float_as_uint(values[i]);
+    // Half a unit more flips the uppermost of the eight.
+    rest =
+        __byte_perm(__byte_perm(bits[0], bits[1], 0x0051), __byte_perm(bits[2], bits[3], 0x0051), 0x5410) ^ 0x80808080u;
   }
 
   // The lowest byte may be anything.

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/ptx/address.cuh"
+#include "cuda/ptx/mbarrier.cuh"
+#include "cuda/sm90/backward_varlen.cuh"
+
+namespace fattn::gpu::sm90 {
+
+// The thread that hands a block its items one after the other. It asks for the next when all of an item is loaded:
+// early enough that nobody waits, late enough that the last items go to the blocks that are free. Tickets number the
+// items in the order in which they are begun: blocks that take turns never wait for one that has a larger number.
+template <class Traits>
+struct BackwardItems {
+  static constexpr BackwardTile tile = Traits::tile;
+  using Shared = typename Traits::Shared;
+
+  const typename Traits::Params& params;
+  Shared& memory;
+
+  __device__ __forceinline__ void run() const {
+#pragma unroll 1
+    for (int n = 0;; n++) {
+      const int slot = n & 1;
+      ptx::mbarrier_wait(ptx::shared_address(&memory.items.empty[slot]), (n / 2 & 1) ^ 1);
+      if (n > 0) ptx::mbarrier_wait(ptx::shared_address(&memory.items.wanted), (n - 1) & 1);
+      const int items = params.schedule.items;
+      const int ticket = n > 0 && params.schedule.once ? items : atomicAdd(params.rows.ticket, 1);
+      if (ticket < items) {
+        publish(ticket, slot);
+      } else {
+        memory.item[slot].key = -1;
+      }
+      ptx::mbarrier_arrive(ptx::shared_address(&memory.items.full[slot]));
+      if (memory.item[slot].key < 0) return;
+    }
+  }
+
+  __device__ __forceinline__ void publish(int ticket, int slot) const {
+    memory.item[slot] = find_item<tile>(params.source, params, memory.place[slot], ticket);
+    if constexpr (!tile.wide) {
+      const int key = memory.item[slot].key;
+      const auto mask = bound_mask(params.source, params.mask, memory.place[slot]);
+#pragma unroll 1
+      for (int part = 0; part < Shared::kParts; part++)
+        memory.own[slot][part] = BackwardSchedule::query_tiles(mask, key + 64 * part, tile.m, 64);
+    }
+  }
+};
+
+// The same for those who take them: in turn, each with the number of items before it.
+template <class Shared>
+struct BackwardItemReader {
+  Shared& memory;
+  int n = 0;
+
+  __device__ __forceinline__ const BackwardItem& wait() const {
+    ptx::mbarrier_wait(ptx::shared_address(&memory.items.full[n & 1]), n / 2 & 1);
+    return memory.item[n & 1];
+  }
+  __device__ __forceinline__ void done() {
+    ptx::mbarrier_arrive(ptx::shared_address(&memory.items.empty[n & 1]));
+    n++;
+  }
+};
+
+}  // namespace fattn::gpu::sm90
