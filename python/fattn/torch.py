@@ -55,12 +55,13 @@ _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None) or (
 )
 
 
-def _workspace(plan, count, index, stream):
+def _workspace(plan, count, index, stream, keep=True):
     """A zeroed tensor for this run. Runs on one stream follow each other, as do those of one thread on the CPU, so they
-    share; a graph that is being captured may be replayed beside others and gets its own."""
+    share; a graph that is being captured may be replayed beside others and gets its own. Compiled code may allocate from
+    the memory of graphs to come, where nothing may be kept."""
     if index < 0:
         kept, key = _local.__dict__.setdefault("workspaces", {}), plan.serial
-    elif count <= _KEPT_BYTES and _capturing():
+    elif count <= _KEPT_BYTES and (not keep or _capturing()):
         return torch.zeros(count, dtype=torch.uint8, device=f"cuda:{index}")
     else:
         kept, key = _cuda_workspaces, (plan.serial, stream)
@@ -81,11 +82,11 @@ def _empty(like):
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-def _run(plan, index, addresses):
+def _run(plan, index, addresses, keep=True):
     stream = _raw_stream(index) if index >= 0 else 0
     count = plan.workspace_bytes
     if count:
-        workspace = _workspace(plan, count, index, stream)
+        workspace = _workspace(plan, count, index, stream, keep)
         plan.run(stream, workspace.data_ptr(), count, *addresses)
     else:
         plan.run(stream, 0, 0, *addresses)
@@ -228,7 +229,7 @@ def _lse_shape(q):
     return (q.shape[1], q.shape[0]) if q.dim() == 3 else (q.shape[0], q.shape[2], q.shape[1])
 
 
-def _forward(q, k, v, tensors, scalars, need_lse=True):
+def _forward(q, k, v, tensors, scalars, need_lse=True, keep=True):
     index = q.get_device()
     if not _alike(q, k, v, index):
         _check_like_q(q, index, k=k, v=v)
@@ -246,15 +247,15 @@ def _forward(q, k, v, tensors, scalars, need_lse=True):
     plan = _plan(False, q, k, v, index, o.options(*scalars[2:]), None, batch, scalars,
                  flags | o.LSE if need_lse else flags, tensors[_BIAS])
     _run(plan, index, (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), lse.data_ptr() if need_lse else 0, 0,
-                       *addresses, 0, 0, 0, 0, 0, 0, 0))
+                       *addresses, 0, 0, 0, 0, 0, 0, 0), keep)
     return out, lse
 
 
 def _forward_op(q, k, v, *shared):
-    return _forward(q, k, v, shared[:_TENSORS], shared[_TENSORS:])
+    return _forward(q, k, v, shared[:_TENSORS], shared[_TENSORS:], keep=False)
 
 
-def _backward(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, tensors, scalars):
+def _backward(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, tensors, scalars, keep=True):
     """dq, dk, dv, and dbias and dsink or None."""
     index = q.get_device()
     if not (_alike(q, k, v, index) and _alike(q, out, dout, index)):
@@ -287,13 +288,13 @@ def _backward(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, tensors, sc
                        _side("lse", lse, torch.float32, index, _lse_shape(q)), 0, *addresses, dout.data_ptr(),
                        0 if dlse is None else _side("dlse", dlse, torch.float32, index, lse.shape), dq.data_ptr(),
                        dk.data_ptr(), dv.data_ptr(), dbias.data_ptr() if need_dbias else 0,
-                       dsink.data_ptr() if need_dsink else 0))
+                       dsink.data_ptr() if need_dsink else 0), keep)
     return dq, dk, dv, dbias, dsink
 
 
 def _backward_op(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, *shared):
     dq, dk, dv, dbias, dsink = _backward(dout, dlse, q, k, v, out, lse, need_dbias, need_dsink, shared[:_TENSORS],
-                                         shared[_TENSORS:])
+                                         shared[_TENSORS:], keep=False)
     none = lambda: q.new_empty((0,), dtype=torch.float32)
     return dq, dk, dv, none() if dbias is None else dbias, none() if dsink is None else dsink
 

@@ -34,7 +34,7 @@ std::string_view take_part(std::string_view& rest, std::string_view where) {
 
 // What a choice holds for: a model of GPU, or of CPU and so many threads.
 std::string key_of(const Device& device) {
-  const std::string name(trimmed(device.name));
+  std::string name(trimmed(device.name));
   if (device.kind == DeviceKind::cuda) return name;
   return fmt::format("{}, {} thread{}", name, device.threads, device.threads == 1 ? "" : "s");
 }

@@ -82,9 +82,8 @@ Launch prepare_forward(const Problem& problem, const Device& device, const Block
                       (plan->tile.group > 1 ? std::string("x").append(std::to_string(plan->tile.group)) : "") + " " +
                       blocking.text + ", L2 " + std::to_string(l2_bytes(device) >> 10) + " KiB";
   if (plan->fold > 0) {
-    launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) +
-                        " keys as they lie, beside the queries of " + std::to_string(plan->fold) +
-                        (plan->fold > 1 ? " heads" : " head");
+    launch.shape.tile = std::to_string(plan->tile.q) + "x" + std::to_string(plan->tile.k) + " keys as they lie, " +
+                        std::to_string(plan->fold) + " heads side by side";
   }
   launch.shape.grid = plan->items;
   launch.shape.threads = plan->lanes;

@@ -64,6 +64,7 @@ struct Usual {
     const Launch launch = row.prepare(problem, device);
     if (row.pass == Pass::forward) {
       const auto& plan = *static_cast<const ForwardPlan*>(launch.prepared.get());
+      if (plan.fold > 0) return;  // few queries walk the keys where they lie, without tiles
       const Geometry& g = plan.geometry;
       const bool groups = !g.hides && !g.drops && !problem.score.bias;  // marks and bias have room for one tile
       blocking = plan.blocking, tile = plan.tile, tiles = forward_tiles(blocking, groups);
@@ -74,8 +75,8 @@ struct Usual {
     tiles.erase(std::remove(tiles.begin(), tiles.end(), tile), tiles.end());
     tiles.insert(tiles.begin(), tile);
   }
-  Blocking blocking;
-  Tile tile;
+  Blocking blocking{};
+  Tile tile{};
   std::vector<Tile> tiles;  // that one first
 };
 

@@ -41,6 +41,19 @@ TEST(CpuTiles, EveryOneIsRight) {
   }
 }
 
+// They read keys where they lie, once for all heads that share them: no tile, and `explain` says so.
+TEST(CpuTiles, FewQueriesHaveNone) {
+  const Problem problem = parse_problem("fwd b1 hq8 hk2 sq1 sk4096 d64 fp32");
+  for (const std::string& target : targets(" fp32")) {
+    const std::string row = row_for(target, "fwd");
+    EXPECT_TRUE(tiles_of(kernel_named(row), problem, cpu(2)).empty()) << row;
+    EXPECT_THROW(plan(problem, cpu(2), row + "@96x96"), Error);
+    const Plan chosen = plan(problem, cpu(2), row);
+    EXPECT_NE(chosen.launch_shape().tile.find("4 heads side by side"), std::string::npos) << chosen.launch_shape().tile;
+    EXPECT_EQ(chosen.traffic().bytes, 2 * 8 * 64 * 4.0 + 2 * 4096 * (64 + 64) * 4.0) << row;
+  }
+}
+
 TEST(CpuTiles, SidesAreWholePanels) {
   for (const host::Blocking blocking : {host::Blocking{4, 8, "4x8"}, host::Blocking{6, 16, "6x16"},
                                         host::Blocking{12, 32, "12x32"}, host::Blocking{16, 32, "16x32", true}}) {

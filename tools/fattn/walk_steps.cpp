@@ -28,8 +28,11 @@ struct Matrix {
       : rows(row_count),
         columns(column_count),
         values(static_cast<std::size_t>(row_count) * static_cast<std::size_t>(column_count), value) {}
-  double& at(int row, int column) { return values[static_cast<std::size_t>(row * columns + column)]; }
-  double at(int row, int column) const { return values[static_cast<std::size_t>(row * columns + column)]; }
+  double& at(int row, int column) { return values[offset(row, column)]; }
+  double at(int row, int column) const { return values[offset(row, column)]; }
+  std::size_t offset(int row, int column) const {
+    return static_cast<std::size_t>(row) * static_cast<std::size_t>(columns) + static_cast<std::size_t>(column);
+  }
 
   int rows, columns;
   std::vector<double> values;
@@ -153,8 +156,8 @@ class Walk {
   }
 
   Json backward() {
-    std::vector<double> delta;
-    for (int i = 0; i < q_.rows; ++i) delta.push_back(dot(dout_, i, o_, i));
+    std::vector<double> delta(index(q_.rows));
+    for (int i = 0; i < q_.rows; ++i) delta[index(i)] = dot(dout_, i, o_, i);
     Json tiles = Json::array();
     for (int begin = 0; begin < k_.rows; begin += tile_.keys) {
       tiles.push_back(backward_of(begin, std::min(begin + tile_.keys, k_.rows), delta));
