@@ -195,7 +195,7 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const De
   const std::int64_t group = problem.heads_q / problem.heads_kv, pairs = problem.heads_kv * problem.batch;
   std::int64_t together = 1;
   if (schedule.queued) {
-    const std::int64_t heads = std::min<std::int64_t>(kSectionItems / schedule.row_tiles, kSectionHeads);
+    const std::int64_t heads = std::min<std::int64_t>(kSectionItems * m / 128 / schedule.row_tiles, kSectionHeads);
     together = std::clamp<std::int64_t>(heads / group, 1, pairs);
     const std::int64_t sections = (pairs + together - 1) / together;
     together = (pairs + sections - 1) / sections;

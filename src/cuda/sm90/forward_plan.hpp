@@ -22,10 +22,11 @@ struct ForwardRow {
 // A split walks at least so many keys: fewer cost more to merge than they save.
 inline constexpr int kSplitKeys = 512;
 
-// Items of unequal length that are taken together, the longest first: so many, of at most so many heads. Fewer leave
-// blocks without work between sections (causal at d 256 and 16k keys: 1.18 of cuDNN with 256 items, 1.23 with 512);
-// more heads read more keys at a time than the L2 cache holds, or all of them at once (causal at d 128 and 512 keys:
-// 1.01 with 128 heads, 1.10 with 32; at 1k 1.15 with 64, 1.17 with 32).
+// Items of unequal length that are taken together, the longest first: so many where an item has 128 rows, in proportion
+// where it has more, of at most so many heads. Fewer leave
+// blocks without work between sections (causal at d 256 and 16k keys: 1.18 of cuDNN with 256 items, 1.23 with 512; d 64
+// at 16k keys 1.21 with 430 items, 1.28 with 688); more heads read more keys at a time than the L2 cache holds, or all
+// of them at once (causal at d 128 and 512 keys: 1.01 with 128 heads, 1.10 with 32; at 1k 1.15 with 64, 1.17 with 32).
 inline constexpr int kSectionItems = 512, kSectionHeads = 32;
 
 // What run() wants precomputed.
