@@ -28,6 +28,10 @@ constexpr const char* kPackedProblems[] = {
     "fwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d64 fp16 causal seqused=k lse",
     "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d64 bf16 causal seqused=k deterministic",
     "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d64 fp16 causal seqused=k deterministic",
+    "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d128 bf16 causal seqused=k deterministic",
+    "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d128 fp16 causal seqused=k deterministic",
+    "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d256 bf16 causal seqused=k deterministic",
+    "bwd b3 hq2 hk1 sq128 sk128 tq300 tk200 d256 fp16 causal seqused=k deterministic",
 };
 
 // The plans of every compiled CUDA row. A row that accepts none of the problems needs one added, unless it may refuse.

@@ -99,6 +99,14 @@ std::string decline_head_dim(const char* name, std::int64_t value, int most) {
   return {};
 }
 
+// Boxes that lie behind the tensor's columns altogether have been seen to fault.
+std::string decline_empty_slices(const BackwardRow& row, const Problem& problem) {
+  const std::int64_t least = row.tile.d - 64 + 8;
+  if (std::min(problem.head_dim, head_dim_v(problem)) >= least) return {};
+  return fmt::format("head_dim = {}, head_dim_v = {}: this row has {} to {}; nearest: {}", problem.head_dim,
+                     head_dim_v(problem), least, row.tile.d, least);
+}
+
 // Tiles of queries of one head and one batch of the workspace, where packed sequences share one.
 std::int64_t query_tiles_of(const BackwardRow& row, const Problem& problem) {
   if (problem.total_q) return *problem.total_q / row.tile.m + problem.batch + 1;
@@ -227,6 +235,7 @@ std::string decline_backward(const BackwardRow& row, const Problem& problem, con
   if (std::string reason = decline_head_dim("head_dim", problem.head_dim, row.tile.d); !reason.empty()) return reason;
   if (std::string reason = decline_head_dim("head_dim_v", head_dim_v(problem), row.tile.d); !reason.empty())
     return reason;
+  if (std::string reason = decline_empty_slices(row, problem); !reason.empty()) return reason;
   if (std::string reason = decline_options(row, problem); !reason.empty()) return reason;
   if (std::string reason = decline_scale(problem); !reason.empty()) return reason;
   if (std::string reason = decline_holes(problem); !reason.empty()) return reason;
