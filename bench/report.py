@@ -82,20 +82,24 @@ def newest(view, all_records, cases):
     So a run over one problem does not push a whole grid out of a table. None without such a run."""
     problems = [problem_text.parse(line) for line in cases]
     wanted = {problem for problem in problems if problem.direction == view.direction}
-    cpu_runs = {record["run"] for record in all_records if (record["kernel"] or "").startswith("cpu_")}
+
+    def key(record):  # two devices of a host may begin their runs in the same second
+        return record["run"], record["device"]
+
+    cpu_runs = {key(record) for record in all_records if (record["kernel"] or "").startswith("cpu_")}
     runs = {}
     for record in all_records:
-        if (record["run"] in cpu_runs) != view.cpu:
+        if (key(record) in cpu_runs) != view.cpu:
             continue
         problem = problem_text.parse(record["problem"])
         if problem in wanted:
-            runs.setdefault(record["run"], {}).setdefault(problem, {})[record["impl"]] = record
+            runs.setdefault(key(record), {}).setdefault(problem, {})[record["impl"]] = record
     sizes = {run: sum("fattn" in row and len(row) > 1 for row in cells.values()) for run, cells in runs.items()}
     fitting = [run for run, size in sizes.items() if size and 2 * size >= max(sizes.values())]
     if not fitting:
         return None
     run = max(fitting)
-    return Cells(run, [problem for problem in problems if problem in runs[run]], runs[run])
+    return Cells(run[0], [problem for problem in problems if problem in runs[run]], runs[run])
 
 
 def mask_name(problem):

@@ -16,11 +16,15 @@ Tile tile_of(const Geometry& g, const Device& device, const Blocking& block) {
   return tile;
 }
 
+// Whether the plan may go another way because it has few queries. Where sequences are packed, the longest of the batch
+// decides that, which batch_invariant rules out.
+bool may_be_few(const Problem& p) { return !(p.batch_invariant && p.total_q); }
+
 // How many heads that share a key head are served at once when there are few queries; 0: not at all. Options that
 // differ from head to head, or from row to row in ways of their own, go the way of many queries.
 int fold_of(const Geometry& g) {
   const Problem& p = g.problem;
-  if (p.seqlen_q < 1 || p.seqlen_q > kFewestQueries || p.return_max_logit) return 0;
+  if (p.seqlen_q < 1 || p.seqlen_q > kFewestQueries || !may_be_few(p) || p.return_max_logit) return 0;
   if (g.hides || g.drops || p.score.bias || p.score.alibi != Alibi::none) return 0;
   std::int64_t fold = g.group;
   while (g.group % fold != 0 || fold * p.seqlen_q > kMostFewRows) --fold;
@@ -40,7 +44,9 @@ ForwardPlan::ForwardPlan(const Problem& problem, const Device& device, const Blo
       blocking(block),
       // One more than none, so that there is an item to write rows past the lengths.
       q_tiles(std::max<std::int64_t>(1, ceil_div64(problem.seqlen_q, tile.q))),
-      splits(problem.seqlen_q > kFewQueries ? 1 : std::max<std::int64_t>(1, ceil_div64(problem.seqlen_k, kSplitKeys))),
+      splits(problem.seqlen_q > kFewQueries || !may_be_few(problem)
+                 ? 1
+                 : std::max<std::int64_t>(1, ceil_div64(problem.seqlen_k, kSplitKeys))),
       fold(fold_of(geometry)),
       items(problem.batch * problem.heads_q / std::max(fold, 1) * q_tiles * splits),
       lanes(static_cast<int>(std::clamp<std::int64_t>(items, 1, std::max(1, device.threads)))) {

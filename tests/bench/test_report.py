@@ -96,6 +96,19 @@ class Report(unittest.TestCase):
         self.assertIn("No results recorded yet.", gpu)
         self.assertIn(f"| `{LINES[0]}` | 200 | 100 | 2.00 |", cpu)
 
+    def test_two_devices_that_begin_in_the_same_second(self):
+        (self.root / "README.md").write_text(PAGE + PAGE.replace("forward", "cpu_forward"))
+        run, cpu = "20260101T000000Z", {"device": "some CPU", "sm_clock_mhz": None}
+        self.results(
+            record(run, LINES[0], "fattn", 600),
+            record(run, LINES[0], "cudnn", 500),
+            record(run, LINES[0], "fattn", 0.2, kernel="cpu_avx2_forward", **cpu),
+            record(run, LINES[0], "torch_cpu", 0.1, **cpu),
+        )
+        self.run_report()
+        self.assertIn("| 128 | full | 4096 | 600 | 500 | 1.20 |", self.readme())
+        self.assertIn(f"| `{LINES[0]}` | 200 | 100 | 2.00 |", self.readme())
+
     def test_geometric_mean_leaves_out_cells_without_peer(self):
         run = "20260101T000000Z"
         self.results(
