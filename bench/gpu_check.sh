@@ -5,8 +5,8 @@
 #   bench/gpu_check.sh BUILD OUT [CASES...]
 #
 # BUILD is the build folder (build/cuda), OUT gets the logs and records, CASES are case files or problem lines to time
-# (default: bench/cases/forward_grid.txt). Steps: the GPU tests; `fattn check` over bench/cases/sm90_check.txt,
-# sm90_backward_check.txt and the case lists of tests/kernels; small cases under compute-sanitizer; peers.py. A step that this machine cannot do is skipped, and says so.
+# (default: bench/cases/forward_grid.txt). Steps: the GPU tests; `fattn check` over bench/cases/sm90_*check.txt
+# and the case lists of tests/kernels; small cases under compute-sanitizer; peers.py. A step that this machine cannot do is skipped, and says so.
 #
 # Environment: COMMIT (default: asked from git), STEPS (default "tests check sanitizer bench"), PYTHON (python3 with
 # PyTorch), BENCH_SECONDS (no further problem is begun after that many, default 420), BENCH_NAME (default forward),
@@ -66,7 +66,7 @@ tests() {
 }
 
 check() {
-  if (cd "$root" && "$fattn" check bench/cases/sm90_check.txt bench/cases/sm90_backward_check.txt tests/kernels/cases.txt tests/kernels/user_reports.txt \
+  if (cd "$root" && "$fattn" check bench/cases/sm90_check.txt bench/cases/sm90_breadth_check.txt bench/cases/sm90_backward_check.txt tests/kernels/cases.txt tests/kernels/user_reports.txt \
     --device cuda >"$out/check.log" 2>&1); then
     result check passed
   else
