@@ -207,7 +207,7 @@ TEST(Sm90Plan, ScaleGoesIntoAPositiveFactorAndTheQueriesBits) {
   Problem problem = example();
   const auto score = [&](double scale) {
     problem.softmax_scale = scale;
-    return plan_forward(row, problem, h100()).score;
+    return plan_forward(row, problem).score;
   };
   EXPECT_FLOAT_EQ(score(0.5).scale_log2, 0.5f * 1.44269504f);
   EXPECT_EQ(score(0.5).query_xor, 0u);
@@ -233,7 +233,7 @@ TEST(Sm90Plan, KeysThatAreSeen) {
     if (random.between(0, 1)) problem.mask.window_right = random.between(0, 40);
     if (random.between(0, 1)) problem.mask.chunk = random.between(1, 30);
     if (!decline_forward(row, problem, h100()).empty()) continue;
-    const ForwardPlan plan = plan_forward(row, problem, h100());
+    const ForwardPlan plan = plan_forward(row, problem);
     const Band band = Band::of(plan.limits, static_cast<int>(problem.seqlen_q), static_cast<int>(problem.seqlen_k));
     for (int key = 0; key < band.seqlen_k; ++key) {
       bool seen = false;
@@ -245,9 +245,7 @@ TEST(Sm90Plan, KeysThatAreSeen) {
 
 TEST(Sm90Plan, SectionsOfUnequalItems) {
   const ForwardRow row{DType::bf16, forward_tile(DType::bf16, 128, 128), 0, false, false};
-  const auto heads = [&](const char* text) {
-    return plan_forward(row, parse_problem(text), h200()).schedule.section_heads;
-  };
+  const auto heads = [&](const char* text) { return plan_forward(row, parse_problem(text)).schedule.section_heads; };
   EXPECT_EQ(heads("fwd b1 hq64 hk8 sq16384 sk16384 d128 bf16 causal"), 8)
       << "query heads that share keys stay together";
   EXPECT_EQ(heads("fwd b1 hq64 hk8 sq2048 sk2048 d128 bf16 causal"), 32);

@@ -11,32 +11,13 @@
 #include "core/lower.hpp"
 #include "cuda/common/key_list.hpp"
 #include "cuda/device.hpp"
-#include "cuda/sm90/tensor_map.hpp"
+#include "cuda/sm90/plan_parts.hpp"
 
 namespace fattn::gpu::sm90 {
 namespace {
 
-constexpr double kLog2eDouble = 1.4426950408889634;
 constexpr int kStoredKeys = 64;  // rows of dK and dV that a warpgroup writes
 constexpr std::int64_t kMostRows = std::int64_t{1} << 31;
-
-TensorShape shape_of(const Problem& problem, Operand operand) {
-  const bool keys = operand == Operand::k || operand == Operand::v || operand == Operand::dk || operand == Operand::dv;
-  const bool values =
-      operand == Operand::v || operand == Operand::dv || operand == Operand::o || operand == Operand::dout;
-  const auto total = keys ? problem.total_k : problem.total_q;
-  return {.batch = total ? 1 : problem.batch,
-          .rows = total  ? *total
-                  : keys ? problem.seqlen_k
-                         : problem.seqlen_q,
-          .heads = keys ? problem.heads_kv : problem.heads_q,
-          .columns = values ? head_dim_v(problem) : problem.head_dim,
-          .strides = strides(problem, operand)};
-}
-
-Band band_of(const Problem& problem) {
-  return Band::of(lower_band(problem.mask), static_cast<int>(problem.seqlen_q), static_cast<int>(problem.seqlen_k));
-}
 
 std::string decline_options(const BackwardRow& row, const Problem& problem) {
   if (!row.varlen) {
@@ -57,11 +38,6 @@ std::string decline_options(const BackwardRow& row, const Problem& problem) {
   return {};
 }
 
-std::string decline_scale(const Problem& problem) {
-  if (std::abs(softmax_scale(problem)) * kLog2eDouble <= FLT_MAX / 2) return {};
-  return fmt::format("softmax_scale = {}: this row has magnitudes up to {}", softmax_scale(problem), FLT_MAX / 4);
-}
-
 ShapedScore score_of(const Problem& problem) {
   const double scale = softmax_scale(problem), cap = problem.score.softcap;
   ShapedScore score{};
@@ -80,25 +56,6 @@ ShapedScore score_of(const Problem& problem) {
 // Can rows be read and written 16 bytes at a time?
 bool in_chunks(const TensorShape& tensor) { return tensor.strides.dim == 1 && decline_strides("", tensor).empty(); }
 
-// The keys that some query sees must be one interval: others are not read, so that NaN in them goes nowhere.
-std::string decline_holes(const Problem& problem) {
-  const BandLimits limits = lower_band(problem.mask);
-  if (limits.chunk == 0 || !limits.top_left) return {};
-  const bool known = !problem.total_q && !problem.total_k && !problem.seqused_q && !problem.seqused_k;
-  if (!known) return fmt::format("chunk = {} with causal_top_left: this row has them for dense batches", limits.chunk);
-  if (band_of(problem).right >= 0) return {};
-  return fmt::format(
-      "chunk = {} with causal_top_left and seqlen_q = {}, seqlen_k = {}: this row has seqlen_q >= seqlen_k",
-      limits.chunk, problem.seqlen_q, problem.seqlen_k);
-}
-
-std::string decline_head_dim(const char* name, std::int64_t value, int most) {
-  if (value > most) return fmt::format("{} = {}: this row has up to {}", name, value, most);
-  if (value % 8 != 0)
-    return fmt::format("{} = {}: this row has multiples of 8; nearest: {}", name, value, (value + 7) / 8 * 8);
-  return {};
-}
-
 // Boxes that lie behind the tensor's columns altogether have been seen to fault.
 std::string decline_empty_slices(const BackwardRow& row, const Problem& problem) {
   const std::int64_t least = row.tile.d - 64 + 8;
@@ -115,18 +72,6 @@ std::int64_t query_tiles_of(const BackwardRow& row, const Problem& problem) {
 
 std::int64_t padded_rows(const BackwardRow& row, const Problem& problem) {
   return query_tiles_of(row, problem) * row.tile.m * problem.heads_q * (problem.total_q ? 1 : problem.batch);
-}
-
-VarlenLengths lengths_of(const Problem& problem, const Buffers& buffers) {
-  const auto side = [](const std::int32_t* cu_seqlens, const std::int32_t* seqused, std::optional<std::int64_t> total,
-                       std::int64_t seqlen) {
-    return SideLengths{cu_seqlens, seqused, static_cast<int>(total.value_or(0)), static_cast<int>(seqlen)};
-  };
-  return {static_cast<int>(problem.batch),
-          side(problem.total_q ? buffers.cu_seqlens_q : nullptr, problem.seqused_q ? buffers.seqused_q : nullptr,
-               problem.total_q, problem.seqlen_q),
-          side(problem.total_k ? buffers.cu_seqlens_k : nullptr, problem.seqused_k ? buffers.seqused_k : nullptr,
-               problem.total_k, problem.seqlen_k)};
 }
 
 // Tiles of keys of one head, of all sequences.

@@ -10,16 +10,10 @@
 
 #include "core/lower.hpp"
 #include "cuda/device.hpp"
-#include "cuda/sm90/tensor_map.hpp"
+#include "cuda/sm90/plan_parts.hpp"
 
 namespace fattn::gpu::sm90 {
 namespace {
-
-constexpr double kLog2e = 1.4426950408889634;
-
-Band band_of(const Problem& problem) {
-  return Band::of(lower_band(problem.mask), static_cast<int>(problem.seqlen_q), static_cast<int>(problem.seqlen_k));
-}
 
 std::string decline_options(const ForwardRow& row, const Problem& problem) {
   if (!row.varlen) {
@@ -41,35 +35,10 @@ std::string decline_options(const ForwardRow& row, const Problem& problem) {
   return {};
 }
 
-// The keys that some query sees must be one interval: others are not read, so that NaN in them goes nowhere.
-std::string decline_holes(const Problem& problem) {
-  const BandLimits limits = lower_band(problem.mask);
-  if (limits.chunk == 0 || !limits.top_left) return {};
-  const bool known = !problem.total_q && !problem.total_k && !problem.seqused_q && !problem.seqused_k;
-  if (!known) return fmt::format("chunk = {} with causal_top_left: this row has them for dense batches", limits.chunk);
-  if (band_of(problem).right >= 0) return {};
-  return fmt::format(
-      "chunk = {} with causal_top_left and seqlen_q = {}, seqlen_k = {}: this row has seqlen_q >= seqlen_k",
-      limits.chunk, problem.seqlen_q, problem.seqlen_k);
-}
-
-std::string decline_head_dim(const char* name, std::int64_t value, int most) {
-  if (value > most) return fmt::format("{} = {}: this row has up to {}", name, value, most);
-  if (value % 8 != 0)
-    return fmt::format("{} = {}: this row has multiples of 8; nearest: {}", name, value, (value + 7) / 8 * 8);
-  return {};
-}
-
-std::string decline_scale(const Problem& problem) {
-  const double scale = std::abs(softmax_scale(problem)) * kLog2e;
-  if (scale <= FLT_MAX / 2) return {};
-  return fmt::format("softmax_scale = {}: this row has magnitudes up to {}", softmax_scale(problem), FLT_MAX / 4);
-}
-
 IdentityScore score_of(double scale) {
-  if (std::abs(scale) * kLog2e < FLT_MIN)
+  if (std::abs(scale) * kLog2eDouble < FLT_MIN)
     return {.scale_log2 = 1.f, .change_queries = 1, .query_and = 0, .query_xor = 0};
-  return {.scale_log2 = static_cast<float>(std::abs(scale) * kLog2e),
+  return {.scale_log2 = static_cast<float>(std::abs(scale) * kLog2eDouble),
           .change_queries = scale < 0,
           .query_and = ~0u,
           .query_xor = scale < 0 ? 0x80008000u : 0u};
@@ -80,18 +49,6 @@ std::int64_t items_of(const Problem& problem, int m) {
 }
 
 }  // namespace
-
-TensorShape shape_of(const Problem& problem, Operand operand) {
-  const bool keys = operand == Operand::k || operand == Operand::v;
-  const auto total = keys ? problem.total_k : problem.total_q;
-  return {.batch = total ? 1 : problem.batch,
-          .rows = total  ? *total
-                  : keys ? problem.seqlen_k
-                         : problem.seqlen_q,
-          .heads = keys ? problem.heads_kv : problem.heads_q,
-          .columns = operand == Operand::q || operand == Operand::k ? problem.head_dim : head_dim_v(problem),
-          .strides = strides(problem, operand)};
-}
 
 bool loads_whole_tiles(const Problem& problem) {
   return problem.head_dim % kSliceColumns == 0 && head_dim_v(problem) % kSliceColumns == 0;
@@ -114,10 +71,10 @@ ModifiedScore modified_score(const Problem& problem) {
   const double scale = std::abs(softmax_scale(problem)), cap = problem.score.softcap;
   result.modified = cap != 0 || problem.score.alibi != Alibi::none;
   result.raw_scale = static_cast<float>(scale);
-  result.raw_log2 = static_cast<float>(scale * kLog2e);
+  result.raw_log2 = static_cast<float>(scale * kLog2eDouble);
   if (cap != 0) {
-    result.cap_in = static_cast<float>(2 * kLog2e * scale / cap);
-    result.cap_out = static_cast<float>(cap * kLog2e);
+    result.cap_in = static_cast<float>(2 * kLog2eDouble * scale / cap);
+    result.cap_out = static_cast<float>(cap * kLog2eDouble);
   }
   if (result.modified) result.scale_log2 = 1.f;
   result.slopes_batch = problem.score.alibi == Alibi::per_head ? 0 : problem.heads_q;
@@ -172,7 +129,7 @@ std::string decline_forward(const ForwardRow& row, const Problem& problem, const
   return {};
 }
 
-ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const Device& device) {
+ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem) {
   const Band band = band_of(problem);
   const int m = row.tile.m, seqlen_q = static_cast<int>(problem.seqlen_q);
   ForwardPlan plan{};
@@ -205,7 +162,7 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const De
 }
 
 Launch launch_forward(const ForwardRow& row, const Problem& problem, const Device& device) {
-  auto plan = std::make_shared<const ForwardPlan>(plan_forward(row, problem, device));
+  auto plan = std::make_shared<const ForwardPlan>(plan_forward(row, problem));
   Launch launch;
   launch.shape = {
       .tile = fmt::format("{}x{}, {}+{} stages", row.tile.m, row.tile.n, row.tile.k_stages, row.tile.v_stages),

@@ -5,7 +5,7 @@
 
 #include "core/kernel.hpp"
 #include "cuda/sm90/forward_params.hpp"
-#include "cuda/sm90/tensor_map.hpp"
+#include "cuda/sm90/plan_parts.hpp"
 
 // The host's half of the forward rows that does not depend on template parameters. It runs on machines without a GPU.
 namespace fattn::gpu::sm90 {
@@ -39,11 +39,10 @@ struct ForwardPlan {
 };
 
 std::string decline_forward(const ForwardRow& row, const Problem& problem, const Device& device);
-ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem, const Device& device);
+ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem);
 Launch launch_forward(const ForwardRow& row, const Problem& problem, const Device& device);
 
 // Pieces that both sources need.
-TensorShape shape_of(const Problem& problem, Operand operand);
 // Whether the copy engine's boxes are whole tiles: a part of a slice it fills with zeros only slice by slice.
 bool loads_whole_tiles(const Problem& problem);
 // The map of an operand for boxes of `box_rows` rows and, where `whole`, of all `columns` of the tile.

@@ -39,18 +39,6 @@ int splits_of(const ForwardRow& row, const Problem& problem, const Device& devic
 
 }  // namespace
 
-VarlenLengths lengths_of(const Problem& problem, const Buffers& buffers) {
-  const auto side = [](const std::int32_t* cu_seqlens, const std::int32_t* seqused, std::optional<std::int64_t> total,
-                       std::int64_t seqlen) {
-    return SideLengths{cu_seqlens, seqused, static_cast<int>(total.value_or(0)), static_cast<int>(seqlen)};
-  };
-  return {static_cast<int>(problem.batch),
-          side(problem.total_q ? buffers.cu_seqlens_q : nullptr, problem.seqused_q ? buffers.seqused_q : nullptr,
-               problem.total_q, problem.seqlen_q),
-          side(problem.total_k ? buffers.cu_seqlens_k : nullptr, problem.seqused_k ? buffers.seqused_k : nullptr,
-               problem.total_k, problem.seqlen_k)};
-}
-
 VarlenPlan plan_varlen(const ForwardRow& row, const Problem& problem, const Device& device) {
   VarlenPlan plan{};
   const std::int64_t m = row.tile.m;

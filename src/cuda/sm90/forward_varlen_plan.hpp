@@ -25,7 +25,6 @@ struct VarlenPlan {
 
 VarlenPlan plan_varlen(const ForwardRow& row, const Problem& problem, const Device& device);
 Launch launch_varlen(const ForwardRow& row, const Problem& problem, const Device& device);
-VarlenLengths lengths_of(const Problem& problem, const Buffers& buffers);
 VarlenSource varlen_source(const ForwardRow& row, const Problem& problem, const VarlenPlan& plan, const Run& run);
 Schedule varlen_schedule(const Problem& problem, const VarlenPlan& plan);
 
