@@ -58,9 +58,7 @@ Bound bound(const std::string& output, const Problem& problem, DType stored, con
   }
   // An fp64 row on fp64 inputs has nothing of fp32 but the outputs that are always fp32. Its naive is the oracle
   // itself, which is no more exact than the row: they may differ by the order of their sums.
-  double units = 4 + (tensor_cores ? static_cast<double>(head_dim_v(problem)) / 64 : 0);
-  // One number a head, added up over all its rows: roundings of n additions grow like the root of n.
-  if (output == "dsink") units += std::sqrt(static_cast<double>(problem.batch * problem.seqlen_q)) / 4;
+  const double units = 4 + (tensor_cores ? static_cast<double>(head_dim_v(problem)) / 64 : 0);
   const double coarse = inputs == DType::fp64 && stored == DType::fp64 ? 1024 * rounding_unit(DType::fp64)
                                                                        : units * rounding_unit(DType::fp32);
   const double unit = std::max(rounding_unit(inputs), rounding_unit(stored));
