@@ -22,21 +22,31 @@ import torch
 
 import fattn
 import fattn.torch as door
-from fattn import _core, _options
+from fattn import _core
+from fattn.torch import _memory
 
 
-def prepared(q, k, v, causal):
-    """The least a call can do: Plan.run on arrays that are there."""
-    options = _options.options(causal, False, -1, -1, 0, None, 0.0, 0.0, False, False, "")
+SCALARS = (0, 0, False, False, -1, -1, 0, None, 0.0, 0.0, False, False, "")
+
+
+def least(q, k, v):
+    """The least a call can do: the library's run(), its way from Python and nothing else, on memory that is there."""
     index = q.get_device()
-    plan = door._plan(False, q, k, v, index, options, None, 0, (0, 0), _options.LSE, None)
-    out, lse = torch.empty_like(q), torch.empty(q.shape[0], q.shape[2], q.shape[1], device=q.device)
-    addresses = (q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr(), lse.data_ptr(), *[0] * 20)
     stream = torch.cuda.current_stream().cuda_stream if index >= 0 else 0
-    count = plan.workspace_bytes
-    workspace = door._workspace(plan, count, index, stream) if count else None
-    address = workspace.data_ptr() if count else 0
-    return plan, lambda: plan.run(stream, address, count, *addresses), (out, lse, workspace)
+    threads = torch.get_num_threads()
+    call = _core.forward(q, k, v, None, SCALARS, True, threads)
+    room = _memory.workspace(call, index, stream, True) if call.workspace_bytes else (0, None)
+    out, lse = torch.empty_like(q), torch.empty(q.shape[0], q.shape[2], q.shape[1], device=q.device)
+    forward = lambda: _core.run_forward(call, stream, room[0], q, k, v, out, lse, None)
+    forward()
+    try:
+        back = _core.backward(out, q, k, v, None, SCALARS, False, False, False, threads)
+    except NotImplementedError:  # no row for the backward pass here
+        return call, forward, None, (room, out, lse)
+    back_room = _memory.workspace(back, index, stream, True) if back.workspace_bytes else (0, None)
+    grads = [torch.empty_like(t) for t in (q, k, v)]
+    backward = lambda: _core.run_backward(back, stream, back_room[0], out, None, q, k, v, out, lse, None, *grads, None, None)
+    return call, forward, backward, (room, back_room, out, lse)
 
 
 def fa3_python(path):
@@ -81,8 +91,8 @@ def main():
     dtype = torch.bfloat16 if cuda else torch.float32
     q, k, v = (torch.randn(shape, device=arguments.device, dtype=dtype) for _ in range(3))
     leaves = [t.clone().requires_grad_() for t in (q, k, v)]
-    plan, run, kept = prepared(q, k, v, False)
-    shared = (*(None,) * 12, 0, 0, False, False, -1, -1, 0, None, 0.0, 0.0, False, False, "")
+    plan, run, run_backward, kept = least(q, k, v)
+    shared = (*(None,) * 12, *SCALARS)
     calls = {
         "run": run,
         "no_grad": lambda: door.attention(q, k, v),
@@ -92,11 +102,9 @@ def main():
         "operator_grad": lambda: torch.ops.fattn.forward.default(*leaves, *shared),
     }
     dout = torch.ones_like(q)
-    try:
-        torch.autograd.grad(door.attention(*leaves), leaves, dout)
+    if run_backward is not None:
+        calls["run_backward"] = run_backward
         calls["grad_backward"] = lambda: torch.autograd.grad(door.attention(*leaves), leaves, dout)
-    except NotImplementedError:
-        pass  # no row for the backward pass here
     if arguments.fa3:
         theirs = fa3_python(arguments.fa3)
         calls["fa3_grad"] = lambda: theirs(*leaves)

@@ -20,6 +20,9 @@ COMPILER = re.compile(r"(?:!?\s*(?:defined\s*\(?\s*)?(?:__CUDACC__|__CUDA_ARCH__
 FORBIDDEN = re.compile("|".join([r"/[w]ork/", r"/[r]oot/", r"/tmp/[b]ash", r"py[p]i\.org", r"debi[a]n\.org", r"\bTO[D]O\b",
                                  r"\bFIX[M]E\b", r"\bXX[X]\b", r"\b(?:this|last|next) sessi[o]n\b"]))
 BINARY = {".png", ".safetensors", ".npy", ".xz"}
+# Where in the package each framework may be imported.
+FRAMEWORKS = {"torch": "python/fattn/torch/", "jax": "python/fattn/jax.py", "transformers": "python/fattn/hf.py"}
+IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+(torch|jax|transformers)\b", re.MULTILINE)
 MAX_LINES = 500
 MAX_TEMPLATE_PARAMETERS = 5
 
@@ -63,6 +66,10 @@ def check(name, text):
     suffix = pathlib.PurePath(name).suffix
     if (suffix in CODE | SCRIPT - {""} or name.startswith("scripts/")) and SPDX not in "\n".join(text.split("\n", 3)[:3]):
         yield 0, f"the first lines lack '{SPDX}'"
+    if name.startswith("python/fattn/") and suffix == ".py":
+        for match in IMPORT.finditer(text):
+            if not name.startswith(FRAMEWORKS[match.group(1)]):
+                yield match.start(), f"{match.group(1)} is imported by {FRAMEWORKS[match.group(1)]} alone"
     if suffix not in CODE:
         return
     lines = text.count("\n")

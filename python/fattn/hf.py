@@ -134,7 +134,7 @@ def _attention(module, query, key, value, attention_mask, dropout=0.0, scaling=N
         left = -1 if sliding_window is None or not causal else sliding_window - 1
         options.update(causal=causal, window=(left, -1))
     else:
-        bias = door._narrow(attention_mask[..., : key.shape[1]])
+        bias = door.narrow(attention_mask[..., : key.shape[1]])
         if bias.dtype is torch.bool:
             bias = torch.zeros((), device=bias.device).masked_fill(~bias, float("-inf"))
         options["bias"] = bias.contiguous()

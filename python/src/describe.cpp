@@ -12,12 +12,6 @@ using std::int64_t;
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(Status::invalid_argument, message); }
 
-std::string shape_text(const int64_t* extents, int rank) {
-  std::string text = "(";
-  for (int i = 0; i < rank; ++i) text += (i > 0 ? ", " : "") + std::to_string(extents[i]);
-  return text + (rank == 1 ? ",)" : ")");
-}
-
 std::string text_of(const Array& array) {
   return std::string(array.name) + " of shape " + shape_text(array.shape.data(), array.rank);
 }
@@ -81,19 +75,27 @@ int64_t alignment_of(std::uintptr_t address, int64_t current) {
 
 }  // namespace
 
+std::string shape_text(const int64_t* extents, int rank) {
+  std::string text = "(";
+  for (int i = 0; i < rank; ++i) text += (i > 0 ? ", " : "") + std::to_string(extents[i]);
+  return text + (rank == 1 ? ",)" : ")");
+}
+
+void settle_strides(Array& array) {
+  const auto begin = array.shape.begin(), end = begin + array.rank;
+  if (std::find(begin, end, 0) == end) return;
+  for (int64_t i = array.rank - 1, inside = 1; i >= 0; --i) {
+    array.stride[static_cast<std::size_t>(i)] = inside;
+    inside *= std::max<int64_t>(array.shape[static_cast<std::size_t>(i)], 1);
+  }
+}
+
 Array read_array(const char* name, std::uintptr_t address, nb::handle shape, nb::handle stride) {
   Array array{.name = name, .address = address};
   array.rank = read_integers(name, shape, array.shape);
   if (read_integers(name, stride, array.stride) != array.rank)
     refuse(std::string(name) + " has fewer strides than dimensions");
-  // Strides of an empty array say nothing; NumPy has zeros there.
-  const auto begin = array.shape.begin(), end = begin + array.rank;
-  if (std::find(begin, end, 0) != end) {
-    for (int64_t i = array.rank - 1, inside = 1; i >= 0; --i) {
-      array.stride[static_cast<std::size_t>(i)] = inside;
-      inside *= std::max<int64_t>(array.shape[static_cast<std::size_t>(i)], 1);
-    }
-  }
+  settle_strides(array);
   return array;
 }
 
@@ -110,6 +112,8 @@ void describe(Problem& p, const Array& q, const Array& k, const Array& v, const 
   require_same(k, k.rank - 2, v, v.rank - 2, "heads");
   require_same(k, k.rank - 3, v, v.rank - 3, packed_k ? "total" : "seqlen");
   require_same(q, q.rank - 1, k, k.rank - 1, "head_dim");
+  // A Problem says "as head_dim" by 0.
+  if (dimension(v, 3) < 1) refuse(text_of(v) + " has no columns; nearest: head_dim 1");
   if (!packed_q && !packed_k) require_same(q, 0, k, 0, "batch");
   if (!packed_k) require_same(k, 0, v, 0, "batch");
   p.batch = packed_q || packed_k ? lengths.batch : q.shape[0];

@@ -21,6 +21,12 @@ struct Array {
   std::array<std::int64_t, 4> stride = {};
 };
 
+// As Python prints a shape.
+std::string shape_text(const std::int64_t* extents, int rank);
+
+// Strides of an empty array say nothing (NumPy has zeros there); they become those of a contiguous one.
+void settle_strides(Array& array);
+
 // Throws Error(invalid_argument) for more than four dimensions.
 Array read_array(const char* name, std::uintptr_t address, nanobind::handle shape, nanobind::handle stride);
 

@@ -3,12 +3,12 @@
 // needed to build or to import this.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
 #include <cmath>
 
+#include "call.hpp"
 #include "describe.hpp"
 #include "options.hpp"
 #include "request.hpp"
@@ -148,18 +148,12 @@ NB_MODULE(_core, m) {
   m.attr("version") =
       std::to_string(number.major) + "." + std::to_string(number.minor) + "." + std::to_string(number.patch);
 
-  nb::class_<Options>(m, "Options")
-      .def(
-          "__init__",
-          [](Options* self, bool causal, bool causal_top_left, std::int64_t window_left, std::int64_t window_right,
-             std::int64_t chunk, std::optional<double> softmax_scale, double softcap, double dropout,
-             bool deterministic, bool batch_invariant, std::string kernel) {
-            new (self)
-                Options{causal,  causal_top_left, window_left,     window_right,     chunk, softmax_scale, softcap,
-                        dropout, deterministic,   batch_invariant, std::move(kernel)};
-          },
-          "causal"_a, "causal_top_left"_a, "window_left"_a, "window_right"_a, "chunk"_a, "softmax_scale"_a.none(),
-          "softcap"_a, "dropout"_a, "deterministic"_a, "batch_invariant"_a, "kernel"_a);
+  nb::class_<Options>(m, "Options").def("__init__", [](Options* self, nb::args values) {
+    std::array<nb::handle, Options::kCount> given;
+    if (values.size() != given.size()) throw nb::type_error("Options takes the values of its fields");
+    for (std::size_t i = 0; i < given.size(); ++i) given[i] = values[i];
+    new (self) Options(read_options(given));
+  });
 
   nb::class_<Planned>(m, "Plan")
       .def_ro("serial", &Planned::serial)
@@ -195,6 +189,7 @@ NB_MODULE(_core, m) {
     return out;
   });
 
+  add_calls(m);
   add_xla_handlers(m);
 
   nb::class_<View>(m, "View")

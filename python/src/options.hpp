@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -9,8 +14,9 @@
 
 namespace fattn::python {
 
-// What a call asks for beside its arrays. Made once for each set of options and kept by Python.
+// What a call asks for beside its arrays.
 struct Options {
+  static constexpr std::size_t kCount = 11;
   bool causal = false;
   bool causal_top_left = false;
   std::int64_t window_left = -1;
@@ -36,6 +42,10 @@ struct Options {
     p.batch_invariant = batch_invariant;
   }
 };
+
+// From Python's values in the order of the fields. Values of a wrong type are refused by name.
+Options read_options(const std::array<nanobind::handle, Options::kCount>& values);
+std::int64_t read_integer(const char* name, nanobind::handle value);
 
 // Which optional arrays and outputs take part: bits, so that a call passes one number.
 enum Flag : unsigned {

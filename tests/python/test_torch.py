@@ -352,3 +352,27 @@ def test_dropout_is_replayed_by_its_seed(device):
     expected = torch.einsum("bihj,bjhd->bihd", weights, tensors[2].repeat_interleave(2, dim=2))
     (actual,) = torch.autograd.grad(call(3).sum(), tensors[2])
     close(actual, torch.autograd.grad(expected.sum(), tensors[2])[0])
+
+
+def test_tensors_are_read_by_attributes_where_there_is_no_exchange(rows):
+    """As under versions of PyTorch without DLPack's C functions: the same bits, the same refusals."""
+    from fattn import _core
+    from fattn.torch import _run
+
+    tensors = qkv(2, 30, 45, 4, 2, 32, device=rows)
+    bias, sinks = random((1, 4, 30, 45), (4,), device=rows, seed=3)
+    options = dict(causal=True, bias=bias, sinks=sinks, window=(20, 0))
+    wanted = door.attention(*tensors, **options)
+    expected = gradients(wanted.sum(), (*tensors, bias, sinks))
+    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    try:
+        _core.attach(torch.Tensor, None, _run._ELEMENTS, _run.refuse_layout)
+        out = door.attention(*tensors, **options)
+        assert torch.equal(out, wanted)
+        assert all(torch.equal(a, b) for a, b in zip(gradients(out.sum(), (*tensors, bias, sinks)), expected))
+        with pytest.raises(TypeError, match="q has dtype torch.int32; nearest: torch.bfloat16"):
+            door.attention(*(t.detach().int() for t in tensors))
+        with pytest.raises(ValueError, match="k has 5 dimensions"):
+            door.attention(tensors[0], tensors[1][None], tensors[2])
+    finally:
+        _core.attach(torch.Tensor, exchange, _run._ELEMENTS, _run.refuse_layout)
