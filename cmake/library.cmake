@@ -11,7 +11,7 @@ foreach(room IN LISTS rooms)
 endforeach()
 
 set(static_objects ${objects})
-if(FATTN_WITH_CUDA)
+if(FATTN_WITH_CUDA AND NOT FATTN_CUDA STREQUAL "EMULATED")
   # The CUDA runtime goes into the archive with local names: nobody who links it needs a toolkit, and a program that has
   # another version of the runtime keeps its own.
   set(merged ${PROJECT_BINARY_DIR}/fattn_merged.o)
@@ -27,7 +27,10 @@ endif()
 
 add_library(fattn_static STATIC ${static_objects})
 add_library(fattn_shared SHARED ${objects})
-target_link_libraries(fattn_shared PRIVATE $<$<BOOL:${FATTN_WITH_CUDA}>:CUDA::cudart_static>)
+target_link_libraries(fattn_shared PRIVATE $<BUILD_INTERFACE:fattn_cudart>)
+if(FATTN_CUDA STREQUAL "EMULATED")
+  target_link_libraries(fattn_static PUBLIC $<BUILD_INTERFACE:fattn_cudart>)
+endif()
 foreach(kind static shared)
   add_library(fattn::fattn_${kind} ALIAS fattn_${kind})
   target_include_directories(fattn_${kind} PUBLIC

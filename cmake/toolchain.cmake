@@ -18,8 +18,14 @@ if(FATTN_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${FATTN_CCACHE})
 endif()
 
+# fattn_cudart: the CUDA runtime, or what stands in for it.
+add_library(fattn_cudart INTERFACE)
 set(FATTN_WITH_CUDA OFF)
-if(NOT FATTN_CUDA STREQUAL "OFF")
+if(FATTN_CUDA STREQUAL "EMULATED")
+  find_package(CUDAToolkit REQUIRED)  # its headers
+  set(FATTN_WITH_CUDA ON)
+  target_link_libraries(fattn_cudart INTERFACE fattn_emulated_gpu)
+elseif(NOT FATTN_CUDA STREQUAL "OFF")
   include(CheckLanguage)
   # CMake 3.25 does not know C++20 for nvcc 13 and would drop the flag without a word.
   set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
@@ -41,6 +47,7 @@ if(NOT FATTN_CUDA STREQUAL "OFF")
     find_package(CUDAToolkit REQUIRED)
     set(CMAKE_MINIMUM_REQUIRED_VERSION ${minimum})
     set(FATTN_WITH_CUDA ON)
+    target_link_libraries(fattn_cudart INTERFACE CUDA::cudart_static)
   elseif(FATTN_CUDA STREQUAL "ON")
     message(FATAL_ERROR "FATTN_CUDA=ON but no nvcc was found: set CMAKE_CUDA_COMPILER")
   endif()

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "cuda/start_kernel.hpp"
 #include "fattn/device.hpp"
 #include "fattn/error.hpp"
 
@@ -83,12 +84,7 @@ void launch(const char* name, void (*kernel)(Params...), const LaunchConfig& con
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   }
-  // Copies of the arguments with the parameters' own types: the runtime reads them by address.
-  [&](Params... params) {
-    void* addresses[] = {static_cast<void*>(&params)...};
-    check(cudaLaunchKernelExC(&launch_config, reinterpret_cast<const void*>(kernel), addresses), "cudaLaunchKernel",
-          name);
-  }(std::forward<Args>(args)...);
+  check(start_kernel<Params...>(launch_config, kernel, std::forward<Args>(args)...), "cudaLaunchKernel", name);
 }
 
 }  // namespace fattn::gpu

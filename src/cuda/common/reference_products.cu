@@ -2,6 +2,7 @@
 // The products of the device oracle: o, dq, dk and dv are all sums of weights times rows; dbias is a sum of weights.
 #include "cuda/common/reference_tile.cuh"
 #include "cuda/launch.hpp"
+#include "cuda/ptx/address.cuh"
 
 namespace fattn::gpu {
 namespace {
@@ -77,8 +78,7 @@ __device__ void accumulate(Shared& shared, const Slice& x, int begin, int column
 
 template <Product product>
 __global__ void __launch_bounds__(kThreads) weighted_sum(const __grid_constant__ ReferenceParams p) {
-  extern __shared__ double shared_memory[];
-  Shared& shared = *reinterpret_cast<Shared*>(shared_memory);
+  Shared& shared = *reinterpret_cast<Shared*>(ptx::dynamic_shared());
   constexpr bool kByQueries = queries_are_rows(product);
   const std::int64_t tiles = tiles_of(kByQueries ? p.seqlen_q : p.seqlen_k);
   const std::int64_t chunks = (columns_of(product, p) + kColumns - 1) / kColumns;
@@ -146,8 +146,7 @@ __device__ void store_dbias(const ReferenceParams& p, const BiasItem& at, int qu
 }
 
 __global__ void __launch_bounds__(kThreads) dbias(const __grid_constant__ ReferenceParams p) {
-  extern __shared__ double shared_memory[];
-  Shared& shared = *reinterpret_cast<Shared*>(shared_memory);
+  Shared& shared = *reinterpret_cast<Shared*>(ptx::dynamic_shared());
   const BiasItem extents = bias_extents(p);
 
   for (std::int64_t item = blockIdx.x; item < bias_items(p); item += gridDim.x) {

@@ -53,9 +53,8 @@ template <class Traits>
 __global__ void __launch_bounds__(Traits::tile.threads(), 1)
     backward(const __grid_constant__ typename Traits::Params params) {
   constexpr BackwardTile tile = Traits::tile;
-  extern __shared__ __align__(1024) unsigned char dynamic[];
-  auto& memory = reinterpret_cast<typename Traits::Shared&>(dynamic);
-  const std::uint32_t shared = ptx::shared_address(dynamic);
+  auto& memory = *reinterpret_cast<typename Traits::Shared*>(ptx::dynamic_shared());
+  const std::uint32_t shared = ptx::shared_address(&memory);
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform, and the compiler knows
 
   if (threadIdx.x == 0) init_barriers<tile>(memory);

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+
+// The same as src/cuda/ptx/fence.cuh, for the emulated GPU.
+namespace fattn::gpu::ptx {
+
+inline void fence_proxy_async() {}
+inline void fence_proxy_async_all() {}
+inline void fence_mbarrier_init() {}
+
+}  // namespace fattn::gpu::ptx

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "emulated_gpu/products.hpp"
+
+#include <bit>
+#include <cstring>
+
+#include "algebra/rounding.hpp"
+#include "emulated_gpu/threads.hpp"
+
+namespace fattn::emulated_gpu {
+namespace {
+
+constexpr int kRows = 64, kDepth = 16;
+
+float value(std::uint16_t bits, bool bf16) { return bf16 ? float_from_bf16(bits) : float_from_fp16(bits); }
+
+// A descriptor of an operand with the 128-byte swizzle.
+struct Operand {
+  std::uint32_t start, leading, stride;  // bytes
+
+  explicit Operand(std::uint64_t descriptor)
+      : start(static_cast<std::uint32_t>(descriptor & 0x3FFF) << 4),
+        leading(static_cast<std::uint32_t>(descriptor >> 16 & 0x3FFF) << 4),
+        stride(static_cast<std::uint32_t>(descriptor >> 32 & 0x3FFF) << 4) {
+    if (descriptor >> 62 != 1) fail("a descriptor of another swizzle than 128 bytes");
+  }
+
+  // Element `depth` of the reduction, `other` of the other dimension.
+  float at(int other, int depth, bool along_rows, bool bf16) const {
+    const auto i = static_cast<std::uint32_t>(along_rows ? depth : other);  // row of 128 bytes
+    const auto j = static_cast<std::uint32_t>(along_rows ? other : depth);
+    const std::uint32_t linear = start + i / 8 * stride + i % 8 * 128 + j / 64 * leading + j % 64 * 2;
+    std::uint16_t bits;
+    std::memcpy(&bits, shared_memory(linear ^ (linear >> 3 & 0x70), sizeof bits), sizeof bits);
+    return value(bits, bf16);
+  }
+};
+
+}  // namespace
+
+// Thread t has rows 16 (t / 32) + t % 32 / 4 + 8 r; of them sums 4 i + 2 r + e are columns 8 i + 2 (t % 4) + e, and
+// pair 2 h + r of the left operand columns 8 h + 2 (t % 4) and the next.
+void Product::run() const {
+  float left_operand[kRows][kDepth], right_operand[kDepth][256], result[kRows][256];
+  if (shape.a_in_registers) {
+    for (int t = 0; t < 128; t++)
+      for (int pair = 0; pair < 4; pair++)
+        for (int e = 0; e < 2; e++)
+          left_operand[16 * (t / 32) + t % 32 / 4 + 8 * (pair % 2)][8 * (pair / 2) + 2 * (t % 4) + e] =
+              value(static_cast<std::uint16_t>(left[t][pair] >> (16 * e)), shape.bf16);
+  } else {
+    const Operand operand(a);
+    for (int row = 0; row < kRows; row++)
+      for (int k = 0; k < kDepth; k++) left_operand[row][k] = operand.at(row, k, shape.a_along_rows, shape.bf16);
+  }
+  const Operand operand(b);
+  for (int k = 0; k < kDepth; k++)
+    for (int column = 0; column < shape.n; column++)
+      right_operand[k][column] = operand.at(column, k, shape.b_along_rows, shape.bf16);
+
+  for (int row = 0; row < kRows; row++) {
+    std::memset(result[row], 0, sizeof result[row]);
+    for (int k = 0; k < kDepth; k++)
+      for (int column = 0; column < shape.n; column++)
+        result[row][column] += left_operand[row][k] * right_operand[k][column];
+  }
+  for (int t = 0; t < 128; t++)
+    for (int i = 0; i < shape.n / 2; i++) {
+      const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2), column = i / 4 * 8 + 2 * (t % 4) + i % 2;
+      sums[t][i] = result[row][column] + (accumulate ? sums[t][i] : 0.f);
+    }
+}
+
+void ProductQueue::run_complete(int until) {
+  for (; done < until && !waiting.empty() && waiting.front().threads == 128; done++) {
+    waiting.front().run();
+    waiting.pop_front();
+  }
+}
+
+void issue_product(const ProductShape& shape, float* sums, const std::uint32_t* left, std::uint64_t a, std::uint64_t b,
+                   bool accumulate) {
+  ProductQueue& queue = block().products[static_cast<std::size_t>(thread().index / 128)];
+  const auto place = static_cast<std::size_t>(thread().products.issued++ - queue.done);
+  if (place == queue.waiting.size()) queue.waiting.push_back({shape, a, b, accumulate});
+  Product& product = queue.waiting.at(place);
+  if (product.shape != shape || product.a != a || product.b != b || product.accumulate != accumulate)
+    fail("the threads of a warpgroup issue different products");
+  const auto t = static_cast<std::size_t>(thread().index % 128);
+  product.sums[t] = sums;
+  if (left != nullptr) std::memcpy(product.left[t].data(), left, sizeof product.left[t]);
+  product.threads++;
+  if (chance(512)) queue.run_complete(thread().products.issued);
+}
+
+void commit_products() {
+  meet_warp("wgmma.commit_group", {});
+  thread().products.commits.push_back(thread().products.issued);
+}
+
+void wait_products(int groups) {
+  ProductQueue& queue = block().products[static_cast<std::size_t>(thread().index / 128)];
+  const std::vector<int>& commits = thread().products.commits;
+  const int last = static_cast<int>(commits.size()) - 1 - groups;
+  const int target = last < 0 ? 0 : commits[static_cast<std::size_t>(last)];
+  wait("wgmma.wait_group", [&] {
+    queue.run_complete(target);
+    return queue.done >= target;
+  });
+  meet_warp("wgmma.wait_group", {});
+}
+
+}  // namespace fattn::emulated_gpu
