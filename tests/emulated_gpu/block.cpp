@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -70,6 +71,25 @@ Stack::Stack() {
   if (memory_ == MAP_FAILED || mprotect(memory_, page, PROT_NONE) != 0) fail("no memory for a stack");
 }
 Stack::~Stack() { munmap(memory_, kBytes); }
+
+namespace {
+struct Stacks {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Stack>> free;
+} all_stacks;
+}  // namespace
+
+std::unique_ptr<Stack> Stack::take() {
+  const std::scoped_lock lock(all_stacks.mutex);
+  if (all_stacks.free.empty()) return std::make_unique<Stack>();
+  std::unique_ptr<Stack> stack = std::move(all_stacks.free.back());
+  all_stacks.free.pop_back();
+  return stack;
+}
+void Stack::give_back(std::unique_ptr<Stack> stack) {
+  const std::scoped_lock lock(all_stacks.mutex);
+  all_stacks.free.push_back(std::move(stack));
+}
 
 void wait(const char* what, const std::function<bool()>& met) {
   if (met() && !chance(8)) return;  // now and then it is somebody else's turn all the same
@@ -185,23 +205,26 @@ void Block::report_deadlock() const {
   std::abort();
 }
 
-void Block::run(std::vector<std::unique_ptr<Stack>>& stacks) {
+void Block::run() {
   this_block = this;
-  while (stacks.size() < threads.size()) stacks.push_back(std::make_unique<Stack>());
-  for (std::size_t i = 0; i < threads.size(); i++) {
-    ucontext_t& entry = threads[i]->entry;
+  for (const auto& each : threads) {
+    each->stack = Stack::take();
+    ucontext_t& entry = each->entry;
     getcontext(&entry);
-    entry.uc_stack.ss_sp = stacks[i]->begin();
+    entry.uc_stack.ss_sp = each->stack->begin();
     entry.uc_stack.ss_size = Stack::kBytes;
     entry.uc_link = nullptr;
     makecontext(&entry, run_thread, 0);
   }
-  const auto running = [&] { return std::any_of(threads.begin(), threads.end(), [](const auto& t) { return !t->done; }); };
+  const auto running = [&] {
+    return std::any_of(threads.begin(), threads.end(), [](const auto& t) { return !t->done; });
+  };
   while (running())
     if (!step()) report_deadlock();
   if (!loads.empty()) fail("a block ended before what it loaded had come");
   while (copy_something()) {
   }
+  for (const auto& each : threads) Stack::give_back(std::move(each->stack));
   this_block = nullptr;
 }
 
@@ -211,8 +234,7 @@ void run_grid(const dim3& grid, const dim3& block_size, std::size_t shared_bytes
   const unsigned blocks = grid.x * grid.y * grid.z, size = block_size.x * block_size.y * block_size.z;
   std::atomic<unsigned> next{0};
   const auto work = [&] {
-    std::vector<std::unique_ptr<Stack>> stacks;
-    const std::size_t space = 256 * 1024;
+    const std::size_t space = shared_bytes / 1024 * 1024 + 1024;
     const std::unique_ptr<unsigned char, void (*)(void*)> shared(
         static_cast<unsigned char*>(std::aligned_alloc(1024, space)), std::free);
     for (unsigned index = next++; index < blocks; index = next++) {
@@ -228,7 +250,7 @@ void run_grid(const dim3& grid, const dim3& block_size, std::size_t shared_bytes
         thread.position = {dim3(i % block_size.x, i / block_size.x % block_size.y, i / block_size.x / block_size.y),
                            dim3(index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y), block_size, grid};
       }
-      block.run(stacks);
+      block.run();
     }
   };
   std::vector<std::thread> workers;

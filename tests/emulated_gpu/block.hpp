@@ -46,5 +46,6 @@ void mbarrier_wait(std::uint32_t barrier, std::uint32_t parity);
 // Runs every block of a grid, as many at a time as the device has multiprocessors.
 void run_grid(const dim3& grid, const dim3& block, std::size_t shared_bytes, const std::function<void()>& kernel);
 int multiprocessors();
+bool in_device_memory(const void* pointer);
 
 }  // namespace fattn::emulated_gpu

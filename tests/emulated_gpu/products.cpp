@@ -25,14 +25,19 @@ struct Operand {
     if (descriptor >> 62 != 1) fail("a descriptor of another swizzle than 128 bytes");
   }
 
-  // Element `depth` of the reduction, `other` of the other dimension.
-  float at(int other, int depth, bool along_rows, bool bf16) const {
-    const auto i = static_cast<std::uint32_t>(along_rows ? depth : other);  // row of 128 bytes
-    const auto j = static_cast<std::uint32_t>(along_rows ? other : depth);
-    const std::uint32_t linear = start + i / 8 * stride + i % 8 * 128 + j / 64 * leading + j % 64 * 2;
-    std::uint16_t bits;
-    std::memcpy(&bits, shared_memory(linear ^ (linear >> 3 & 0x70), sizeof bits), sizeof bits);
-    return value(bits, bf16);
+  // Calls visit(other dimension, reduction, element) for all of them.
+  template <class Visit>
+  void each(int others, bool along_rows, bool bf16, Visit visit) const {
+    const int rows = along_rows ? kDepth : others, columns = along_rows ? others : kDepth;
+    for (int i = 0; i < rows; i++)
+      for (int j = 0; j < columns; j += 8) {  // 16 bytes
+        const auto row = static_cast<std::uint32_t>(i), column = static_cast<std::uint32_t>(j);
+        const std::uint32_t linear = start + row / 8 * stride + row % 8 * 128 + column / 64 * leading + column % 64 * 2;
+        std::uint16_t bits[8];
+        std::memcpy(bits, shared_memory(linear ^ (linear >> 3 & 0x70), sizeof bits), sizeof bits);
+        for (int e = 0; e < 8; e++)
+          along_rows ? visit(j + e, i, value(bits[e], bf16)) : visit(i, j + e, value(bits[e], bf16));
+      }
   }
 };
 
@@ -49,14 +54,11 @@ void Product::run() const {
           left_operand[16 * (t / 32) + t % 32 / 4 + 8 * (pair % 2)][8 * (pair / 2) + 2 * (t % 4) + e] =
               value(static_cast<std::uint16_t>(left[t][pair] >> (16 * e)), shape.bf16);
   } else {
-    const Operand operand(a);
-    for (int row = 0; row < kRows; row++)
-      for (int k = 0; k < kDepth; k++) left_operand[row][k] = operand.at(row, k, shape.a_along_rows, shape.bf16);
+    Operand(a).each(kRows, shape.a_along_rows, shape.bf16,
+                    [&](int row, int k, float element) { left_operand[row][k] = element; });
   }
-  const Operand operand(b);
-  for (int k = 0; k < kDepth; k++)
-    for (int column = 0; column < shape.n; column++)
-      right_operand[k][column] = operand.at(column, k, shape.b_along_rows, shape.bf16);
+  Operand(b).each(shape.n, shape.b_along_rows, shape.bf16,
+                  [&](int column, int k, float element) { right_operand[k][column] = element; });
 
   for (int row = 0; row < kRows; row++) {
     std::memset(result[row], 0, sizeof result[row]);

@@ -107,6 +107,8 @@ CUresult encode_map(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank,
 
 }  // namespace
 
+bool fattn::emulated_gpu::in_device_memory(const void* pointer) { return memory().contains(pointer); }
+
 struct CUevent_st {
   std::chrono::steady_clock::time_point at;
 };

@@ -18,9 +18,11 @@
 // The state of a block; only this folder's sources see it.
 namespace fattn::emulated_gpu {
 
-// Memory for a coroutine's stack, with a page that may not be touched below it.
+// Memory for a coroutine's stack, with a page that may not be touched below it. Used again when given back.
 class Stack {
  public:
+  static std::unique_ptr<Stack> take();
+  static void give_back(std::unique_ptr<Stack> stack);
   Stack();
   ~Stack();
   Stack(const Stack&) = delete;
@@ -33,11 +35,12 @@ class Stack {
 };
 
 struct Thread {
+  std::unique_ptr<Stack> stack;
   Position position;
   int index = 0;
   bool started = false, done = false, spins = false;
-  const char* what = nullptr;                     // it waits for
-  const std::function<bool()>* until = nullptr;   // null: it can go on
+  const char* what = nullptr;                    // it waits for
+  const std::function<bool()>* until = nullptr;  // null: it can go on
   jmp_buf resume;
   ucontext_t entry;
   StoreGroups stores;
@@ -67,7 +70,7 @@ struct Block {
   std::mt19937 random;
   const std::function<void()>* kernel = nullptr;
 
-  void run(std::vector<std::unique_ptr<Stack>>& stacks);
+  void run();
   bool step();  // false: nobody could go on
   void resume(Thread& thread);
   bool copy_something();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-
 // The same as src/cuda/ptx/pin.cuh, for the emulated GPU.
 namespace fattn::gpu::ptx {
 
