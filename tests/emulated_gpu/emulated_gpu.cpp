@@ -217,19 +217,23 @@ using EmulatedGpuDeathTest = Boxes;
 TEST_F(EmulatedGpuDeathTest, WhatMustNotBeDone) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(run_block(64, [] { ptx::named_barrier_sync(1, 128); }), "every thread waits.*named barrier");
-  EXPECT_DEATH(run_block(1, [] {
-                 ptx::mbarrier_init(0, 1);
-                 ptx::mbarrier_wait(0, 0);
-               }),
+  EXPECT_DEATH(run_block(1,
+                         [] {
+                           ptx::mbarrier_init(0, 1);
+                           ptx::mbarrier_wait(0, 0);
+                         }),
                "every thread waits");
-  EXPECT_DEATH(run_block(1, [] {
-                 ptx::mbarrier_init(0, 1);
-                 ptx::mbarrier_arrive_expect(0, 16);
-                 ptx::mbarrier_arrive(0);
-               }),
+  EXPECT_DEATH(run_block(1,
+                         [] {
+                           ptx::mbarrier_init(0, 1);
+                           ptx::mbarrier_arrive_expect(0, 16);
+                           ptx::mbarrier_arrive(0);
+                         }),
                "one arrival more");
   EXPECT_DEATH(run_block(32, [] { threadIdx.x == 5 ? __syncwarp() : ptx::wgmma_fence(); }), "a warp is at");
-  EXPECT_DEATH(run_block(1, [] { ptx::store_shared(1024, 1); }, 1024), "the block has 1024");
+  EXPECT_DEATH(run_block(
+                   1, [] { ptx::store_shared(1024, 1); }, 1024),
+               "the block has 1024");
   EXPECT_DEATH(run_block(1,
                          [&] {
                            ptx::tma_store(&map_, 0, {{0, 0, 0, 0, 0}});
