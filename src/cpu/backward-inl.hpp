@@ -210,13 +210,13 @@ inline void gradient_step(const BackwardWork& work, const GradientTile& tile, co
 }
 
 // One block: queries of q_chunk x keys of k_chunk, for all query heads that share the key head.
-inline void block_item(const BackwardWork& work, std::int64_t batch, std::int64_t head_kv, std::int64_t q_chunk,
-                       std::int64_t k_chunk, int lane) {
+inline void block_item(const BackwardWork& work, const Block& at, int lane) {
   const BackwardPlan& plan = work.plan;
+  const std::int64_t batch = at.batch, head_kv = at.head_kv;
   const Geometry& g = plan.geometry;
   const Tile size = plan.tile;
   const Rows queries = g.queries(work.buffers, batch), keys = g.keys(work.buffers, batch);
-  const std::int64_t q_first = q_chunk * plan.chunk, k_first = k_chunk * plan.chunk;
+  const std::int64_t q_first = at.q_chunk * plan.chunk, k_first = at.k_chunk * plan.chunk;
   if (q_first >= queries.length || k_first >= keys.length) return;
   const int q_begin = static_cast<int>(q_first), q_end = min_of(queries.length, q_begin + plan.chunk);
   const int k_begin = static_cast<int>(k_first), k_end = min_of(keys.length, k_begin + plan.chunk);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/backward.hpp"
 
+#include <atomic>
 #include <cstring>
 #include <string>
 
+#include "cpu/block_order.hpp"
 #include "cpu/threads.hpp"
 
 namespace fattn::host {
@@ -67,6 +69,14 @@ void reduce_dbias(const BackwardWork& work, std::int64_t slice) {
     }
   }
   if (width == 1) out[0] = static_cast<float>(total);
+}
+
+// Until the row has done so many steps. Whoever does them is at work: an item waits for earlier items only.
+void wait_for_steps(std::int32_t& steps, std::int64_t wanted) {
+  const std::atomic_ref<std::int32_t> done(steps);
+  for (std::int32_t seen; (seen = done.load(std::memory_order_acquire)) < wanted;) {
+    done.wait(seen, std::memory_order_acquire);
+  }
 }
 
 void reduce_dsink(const BackwardWork& work) {
@@ -134,6 +144,7 @@ BackwardSums::BackwardSums(Carver& carver, const BackwardPlan& plan) {
   zeroed = static_cast<std::int64_t>((carver.used() - before) / sizeof(float));
   delta = carver.take<float>(p.heads_q * plan.q_rows);
   dsink = carver.take<float>(p.dsink ? p.heads_q * p.batch * plan.q_tiles : 0);
+  steps = carver.take<std::int32_t>(p.batch * p.heads_kv * plan.chunks);
 }
 
 BackwardScratch::BackwardScratch(Carver& carver, const BackwardPlan& plan) {
@@ -187,6 +198,7 @@ TransposedScratch::TransposedScratch(Carver& carver, const BackwardPlan& plan) {
   last = carver.take<int>(n);
   seen_q = carver.take<bool>(n);
   seen_k = carver.take<bool>(keys);
+  loaded = carver.take<std::int64_t>(1);
 }
 
 Launch prepare_backward(const Problem& problem, const Device& device, const Blocking& blocking,
@@ -223,19 +235,29 @@ void run_backward(const Run& run, const BackwardParts& parts) {
     parts.delta(work, i / plan.q_tiles / p.heads_q, head, i % plan.q_tiles, lane);
   });
 
-  // The blocks, wave after wave.
+  // The blocks.
+  const std::int64_t n = plan.chunks;
+  std::memset(sums.steps, 0, static_cast<std::size_t>(p.batch * p.heads_kv * n) * sizeof(std::int32_t));
   const Bias bias = p.score.bias.value_or(Bias{});
   const std::int64_t head_turns = plan.turns == 1 || bias.heads ? 1 : p.heads_kv;
   const std::int64_t batch_turns = plan.turns / head_turns;
   const std::int64_t heads = p.heads_kv / head_turns, batches = p.batch / batch_turns;
+  const BlockOrder order(batches * heads, n, plan.lanes);
   for (std::int64_t turn = 0; turn < plan.turns; ++turn) {
-    for (std::int64_t wave = 0; wave < plan.chunks; ++wave) {
-      for_each_item(executor, plan.lanes, batches * heads * plan.chunks, [&](std::int64_t item, int lane) {
-        const std::int64_t k_chunk = item % plan.chunks, pair = item / plan.chunks;
-        const std::int64_t batch = turn / head_turns + pair / heads, head_kv = turn % head_turns + pair % heads;
-        parts.block(work, batch, head_kv, (k_chunk + wave) % plan.chunks, k_chunk, lane);
-      });
-    }
+    for_each_item(executor, plan.lanes, order.items(), [&](std::int64_t item, int lane) {
+      const BlockRun run_of_blocks = order.at(item);
+      const std::int64_t row = run_of_blocks.row, pair = run_of_blocks.pair;
+      const std::int64_t batch = turn / head_turns + pair / heads, head_kv = turn % head_turns + pair % heads;
+      std::int32_t* const steps = sums.steps + (batch * p.heads_kv + head_kv) * n;
+      for (std::int64_t step = run_of_blocks.first; step < run_of_blocks.last; ++step) {
+        wait_for_steps(steps[row], step);
+        wait_for_steps(steps[(row + n - 1) % n], step);
+        parts.block(work, {batch, head_kv, row, (row + n - step) % n, step > run_of_blocks.first}, lane);
+        const std::atomic_ref<std::int32_t> done(steps[row]);
+        done.store(static_cast<std::int32_t>(step + 1), std::memory_order_release);
+        done.notify_all();
+      }
+    });
   }
 
   // Round to the outputs.

@@ -11,9 +11,9 @@
 //
 // The score matrix of each (batch, key head) is cut into square blocks of `chunk` queries x `chunk` keys. A block adds
 // to the dQ of its queries and to the dK, dV of its keys, so two blocks of one row or one column must not run at a
-// time. A wave takes the blocks (queries (c + wave) mod n, keys c) for all c: no two share a row or column, like the
-// colours of a Latin square. Waves follow each other, so every sum has one order, whatever threads there are, and there
-// is parallel work inside a head without private copies of dQ. Why, and what else was tried: docs/cpu.md.
+// time. Each waits for the one before it in its row and in its column (block_order.hpp), so every sum has one order,
+// whatever threads there are, and there is parallel work inside a head without private copies of dQ. Why, and what else
+// was tried: docs/cpu.md.
 namespace fattn::host {
 
 // How dBias is summed.
@@ -59,6 +59,7 @@ struct BackwardSums {
   float* dbias;         // [heads_q, q_rows] or [heads_q, k_rows]; null when blocks add to the output or there is none
   float* delta;         // [heads_q, q_rows]
   float* dsink;         // [heads_q, batch, q_tiles]
+  std::int32_t* steps;  // [batch, heads_kv, chunks]: blocks of the row that are done
   std::int64_t zeroed;  // floats from dq on that start as 0: all but delta and dsink
 };
 
@@ -110,6 +111,7 @@ struct TransposedScratch {
   int* last;                 // [n]
   bool* seen_q;              // [n]
   bool* seen_k;              // [tile.k]
+  std::int64_t* loaded;      // which queries q, dout and what goes with them are; -1: none
   std::int64_t stride;       // n
   std::int64_t slot_floats;  // elements of one place
 };
@@ -145,11 +147,16 @@ struct BackwardWork {
   }
 };
 
+struct Block {
+  std::int64_t batch, head_kv;
+  std::int64_t q_chunk, k_chunk;
+  bool same_queries;  // as those of this lane's block before, in the same run
+};
+
 // The parts that are compiled for each target.
 struct BackwardParts {
   void (*delta)(const BackwardWork&, std::int64_t batch, std::int64_t head, std::int64_t q_tile, int lane);
-  void (*block)(const BackwardWork&, std::int64_t batch, std::int64_t head_kv, std::int64_t q_chunk,
-                std::int64_t k_chunk, int lane);
+  void (*block)(const BackwardWork&, const Block& block, int lane);
   void (*write_dq)(const BackwardWork&, std::int64_t batch, std::int64_t head, std::int64_t q_tile);
   void (*write_dk_dv)(const BackwardWork&, std::int64_t batch, std::int64_t head_kv, std::int64_t k_tile);
 };

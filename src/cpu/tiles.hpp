@@ -67,7 +67,7 @@ inline constexpr int kFewQueries = 32, kSplitKeys = 10 * kTileSide;
 // Up to so many queries a head are computed on keys as they lie, with as many heads as make so many rows.
 inline constexpr int kFewestQueries = 8, kMostFewRows = 48;
 
-// Side of a block of the backward pass: long enough that packing K and V and starting a wave cost little, short enough
+// Side of a block of the backward pass: long enough that packing K and V and starting a block cost little, short enough
 // that a head of 2048 keys keeps four threads busy. Same machine, bf16, one head, one / two threads,
 // d128 4096 full; d64 2048 causal:
 //   192 80 / 79; 74 / 67   480 84 / 81; 75 / 62   960 85 / 74; 76 / 53

@@ -232,37 +232,40 @@ inline void load_group(const BackwardWork& work, const TransposedScratch& scratc
   const RowsSource q = plan.q.rows(work.buffers.q, batch, row, head, rows, g.d, scratch.seen_q);
   const RowsSource dout = plan.dout.rows(work.buffers.dout, batch, row, head, rows, g.dv, scratch.seen_q);
   for (int i = 0; i < rows; i += kPanel) {
+    fetch_rows(q, i + kPanel, i + 2 * kPanel);
+    fetch_rows(dout, i + kPanel, i + 2 * kPanel);
     pack_both(q, i, step, scratch.copy, scratch.q, scratch.q_rows);
     pack_both(dout, i, step, scratch.copy, scratch.dout, scratch.dout_rows);
   }
 }
 
 // One block: queries of q_chunk x keys of k_chunk, for all query heads that share the key head.
-inline void transposed_block(const BackwardWork& work, std::int64_t batch, std::int64_t head_kv, std::int64_t q_chunk,
-                             std::int64_t k_chunk, int lane) {
+inline void transposed_block(const BackwardWork& work, const Block& at, int lane) {
   const BackwardPlan& plan = work.plan;
+  const std::int64_t batch = at.batch, head_kv = at.head_kv;
   const Geometry& g = plan.geometry;
   const int d = padded(g.d), dv = padded(g.dv), size = plan.tile.k;
   const Rows queries = g.queries(work.buffers, batch), keys = g.keys(work.buffers, batch);
-  const std::int64_t q_first = q_chunk * plan.chunk, k_first = k_chunk * plan.chunk;
+  const std::int64_t q_first = at.q_chunk * plan.chunk, k_first = at.k_chunk * plan.chunk;
   if (q_first >= queries.length || k_first >= keys.length) return;
   const int q_begin = static_cast<int>(q_first), q_end = min_of(queries.length, q_begin + plan.chunk);
   const int k_begin = static_cast<int>(k_first), k_end = min_of(keys.length, k_begin + plan.chunk);
   const TransposedScratch scratch = work.transposed_scratch(lane);
   const Band band = g.band(work.buffers, batch, queries, keys);
+  if (!at.same_queries) *scratch.loaded = -1;
 
   for (std::int64_t head = head_kv * g.group; head < (head_kv + 1) * g.group; ++head) {
     for (int query = q_begin; query < q_end; query += plan.group_rows) {
       const int rows = min_of(plan.group_rows, q_end - query);
-      bool loaded = false;
+      const std::int64_t name = head * plan.q_rows + query;
       for (int key = k_begin; key < k_end; key += size) {
         const int count = min_of(size, k_end - key), panel = query / kPanel;
         const TileRange range = band.tiles_for(key, key + count, kPanel);
         const KeyTile tile{key, count, max_of(range.begin - panel, 0),
                            min_of(range.end - panel, ceil_div(rows, kPanel))};
         if (tile.begin >= tile.end) continue;
-        if (!loaded) load_group(work, scratch, band, queries, batch, head, query, rows);
-        loaded = true;
+        if (*scratch.loaded != name) load_group(work, scratch, band, queries, batch, head, query, rows);
+        *scratch.loaded = name;
 
         // One panel inside the mask sees every key.
         const bool some_interior =
@@ -271,10 +274,11 @@ inline void transposed_block(const BackwardWork& work, std::int64_t batch, std::
         const bool* const seen = some_interior ? nullptr : scratch.seen_k;
         const int padded_keys = padded(count);
         const RowsSource k = plan.k.rows(work.buffers.k, batch, keys.begin + key, head_kv, count, g.d, seen);
+        const RowsSource v = plan.v.rows(work.buffers.v, batch, keys.begin + key, head_kv, count, g.dv, seen);
+        fetch_rows(v, 0, count);
         const PairRows k_rows = copy_rows(k, padded_keys, d, scratch.k);
         pack_columns(k_rows, padded_keys, d, scratch.k_columns, size);
-        copy_rows(plan.v.rows(work.buffers.v, batch, keys.begin + key, head_kv, count, g.dv, seen), padded_keys, dv,
-                  scratch.v);
+        copy_rows(v, padded_keys, dv, scratch.v);
 
         const std::int64_t q_row = head * plan.q_rows + work.q_row(batch, queries) + query;
         const std::int64_t k_row = head_kv * plan.k_rows + work.k_row(batch, keys) + key;
@@ -311,10 +315,9 @@ inline void write_transposed_dq(const BackwardWork& work, std::int64_t batch, st
   write_gradient(plan.dq, work.buffers.dq, batch, head, queries, past, rows.end, sums, plan.d, g.scale, g.d);
 }
 
-inline void pairs_block(const BackwardWork& work, std::int64_t batch, std::int64_t head_kv, std::int64_t q_chunk,
-                        std::int64_t k_chunk, int lane) {
-  if (work.plan.transposed) return transposed_block(work, batch, head_kv, q_chunk, k_chunk, lane);
-  block_item(work, batch, head_kv, q_chunk, k_chunk, lane);
+inline void pairs_block(const BackwardWork& work, const Block& block, int lane) {
+  if (work.plan.transposed) return transposed_block(work, block, lane);
+  block_item(work, block, lane);
 }
 inline void pairs_write_dq(const BackwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t q_tile) {
   if (work.plan.transposed) return write_transposed_dq(work, batch, head, q_tile);

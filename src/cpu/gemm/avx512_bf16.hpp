@@ -28,7 +28,14 @@ inline void product_block(const std::uint16_t* a, std::int64_t a_stride, const s
                           int depth, float* c, std::int64_t c_stride) {
   __m512 sum[count][2];
   FATTN_UNROLL(16)
-  for (int i = 0; i < count; ++i) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+  for (int i = 0; i < count; ++i) {
+    sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    // Sums of the backward pass lie beyond the second cache; the product hides their way.
+    if (into == Into::add) {
+      _mm_prefetch(reinterpret_cast<const char*>(c + i * c_stride), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(c + i * c_stride + 16), _MM_HINT_T0);
+    }
+  }
   FATTN_UNROLL(4)
   for (int k = 0; k < depth; k += 2, b += b_stride) {
     const __m512i left = _mm512_loadu_si512(b), right = _mm512_loadu_si512(b + 32);

@@ -36,10 +36,9 @@ inline void delta_with_tiles(const BackwardWork& work, std::int64_t batch, std::
   const Tiles tiles;
   delta_item(work, batch, head, q_tile, lane);
 }
-inline void block_with_tiles(const BackwardWork& work, std::int64_t batch, std::int64_t head_kv, std::int64_t q_chunk,
-                             std::int64_t k_chunk, int lane) {
+inline void block_with_tiles(const BackwardWork& work, const Block& block, int lane) {
   const Tiles tiles;
-  pairs_block(work, batch, head_kv, q_chunk, k_chunk, lane);
+  pairs_block(work, block, lane);
 }
 inline constexpr BackwardParts kPartsWithTiles{delta_with_tiles, block_with_tiles, pairs_write_dq, write_dk_dv};
 
