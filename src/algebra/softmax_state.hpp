@@ -15,6 +15,12 @@ struct SoftmaxState {
   FATTN_HD static SoftmaxState empty() { return {-static_cast<Real>(__builtin_inff()), Real(0)}; }
 };
 
+// The larger of two numbers, NaN if one of them is.
+template <class Real>
+FATTN_HD Real larger(Real a, Real b) {
+  return a != a || a > b ? a : b;
+}
+
 // Factors that bring two partial outputs to the merged state's reference: out = a * out_a + b * out_b.
 template <class Real>
 struct MergeFactors {

@@ -133,7 +133,8 @@ void weights_and_gradients(const Geometry& g, const Tile& size, const GradientTi
       } else {
         difference = fma(load(p + j), scale, minus_lse);
       }
-      const Vec weight = select(keep, exp2(difference * log2e), zero());
+      // No weight is above 1; rounding of scores that are very large must not make it so.
+      const Vec weight = select(keep, exp2(min(zero(), difference) * log2e), zero());
       // Chosen, not multiplied: dP of an invisible pair may be anything.
       const Vec gradient = select(keep, weight * (dp - delta), zero());
       store(p + j, for_products<dtype>(general ? select(kept, weight, zero()) : weight));

@@ -35,7 +35,10 @@ inline void write_row(const ForwardWork& work, std::int64_t batch, std::int64_t 
   if (g.problem.sinks) {
     keep = merge(state, SoftmaxState<double>{static_cast<double>(work.buffers.sinks[head]), 1.0}, exp_double).a;
   }
-  if (state.max == -static_cast<double>(kInfinity)) return write_empty_rows(work, batch, head, at, at + 1);
+  // NaN in every score leaves no maximum either, but a sum: it goes on into o and lse.
+  if (state.max == -static_cast<double>(kInfinity) && sum == sum) {
+    return write_empty_rows(work, batch, head, at, at + 1);
+  }
   if (g.problem.return_lse) {
     work.buffers.lse[g.lse_offset(batch, at, head)] = static_cast<float>(state.max + __builtin_log(state.sum));
   }
@@ -69,7 +72,7 @@ inline void merge_row(const ForwardWork& work, std::int64_t item, int i, std::in
   bool first = true;
   for (std::int64_t split = 0; split < plan.splits; ++split) {
     const float* const part = work.part(item * plan.splits + split, i);
-    if (part[0] == -kInfinity) continue;  // it saw no key
+    if (part[0] == -kInfinity && part[1] == part[1]) continue;  // it saw no key
     const double factor = __builtin_exp((static_cast<double>(part[0]) - static_cast<double>(top)) * c);
     sum += static_cast<double>(part[1]) * factor;
     const float f = static_cast<float>(factor);
@@ -110,10 +113,16 @@ inline void merge_parts(const ForwardWork& work, std::int64_t item) {
   }
 }
 
-inline float largest(const float* values, int count) {
+// The largest logit of an item's rows, NaN if one of them is. Maxima of raw scores have passed over NaN; the sums have
+// not.
+inline float largest_logit(const Geometry& g, const ForwardScratch& scratch, int rows) {
+  const float* const tops = g.plain ? largest_raw_scores(scratch) : scratch.max_logit;
   float top = -kInfinity;
-  for (int i = 0; i < count; ++i) top = values[i] > top ? values[i] : top;
-  return top;
+  for (int i = 0; i < rows; ++i) {
+    const bool lost = g.plain && scratch.sum[i] != scratch.sum[i] && tops[i] != kInfinity;
+    top = larger(top, lost ? scratch.sum[i] : tops[i]);
+  }
+  return g.plain ? top * g.scale : top;
 }
 
 // item: (batch, query head, query tile, part of the keys), the last tile first, because causal masks give it the most
@@ -200,9 +209,7 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
       write_row(work, batch, head, queries.begin + query + i, scratch.max[i], scratch.sum[i], row);
     }
   }
-  if (max_logit != nullptr) {
-    *max_logit = g.plain ? largest(largest_raw_scores(scratch), rows) * g.scale : largest(scratch.max_logit, rows);
-  }
+  if (max_logit != nullptr) *max_logit = largest_logit(g, scratch, rows);
 }
 
 inline constexpr ForwardParts kForwardParts{forward_item, merge_parts};

@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "algebra/softmax_state.hpp"
 #include "cpu/threads.hpp"
 
 namespace fattn::host {
@@ -120,7 +121,7 @@ void run_forward(const Run& run, const ForwardParts& parts) {
     float top = -std::numeric_limits<float>::infinity();
     for (std::int64_t batch = 0; batch < run.problem.batch; ++batch) {
       const float* const tops = work.max_logits + (batch * run.problem.heads_q + head) * plan.q_tiles * plan.splits;
-      for (std::int64_t tile = 0; tile < plan.q_tiles * plan.splits; ++tile) top = std::max(top, tops[tile]);
+      for (std::int64_t tile = 0; tile < plan.q_tiles * plan.splits; ++tile) top = larger(top, tops[tile]);
     }
     run.buffers.max_logit[head] = top;
   }

@@ -72,7 +72,8 @@ class Gradients {
     FATTN_UNROLL(32)
     for (int j = 0; j < kPanelVecs; ++j) {
       const int at = row * kPanel + j * kLanes;
-      weight[j] = exp2_of_weight(min(splat(100.0f), fma(load(s_ + at), scale_, minus_lse_[j])));
+      // No weight is above 1; rounding of scores that are very large must not make it so.
+      weight[j] = exp2_of_weight(min(zero(), fma(load(s_ + at), scale_, minus_lse_[j])));
       ds[j] = weight[j] * (load(dp_ + at) - delta_[j]);
       if (masked) {
         // Chosen, not multiplied: scores and dP of an invisible pair may be anything.

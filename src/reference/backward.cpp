@@ -40,8 +40,8 @@ struct BackwardScratch {
 // Gradients that several heads or sequences share, summed here before they are rounded.
 template <class Real>
 struct SharedGradients {
-  Real* dbias;  // as bias
-  Real* dsink;  // [batch, heads_q]
+  Real* dbias;    // as bias
+  double* dsink;  // [batch, heads_q]; in double, because it is one number of as many terms as there are queries
 };
 
 // One query: its dq, and its part of dk, dv, dbias and dsink. q, dout and the keys are in the scratch.
@@ -74,7 +74,8 @@ void backward_query(const Sequence& sequence, std::int64_t head, int query, cons
   if constexpr (arithmetic == Arithmetic::naive) delta = dot(s.dout, s.o, dv);
   if (problem.dlse) delta -= static_cast<Real>(buffers.dlse[lse_offset]);
   if (problem.dsink) {
-    shared.dsink[batch * problem.heads_q + head] -= std::exp(sink - softmax.max) / softmax.sum * delta;
+    const Real share = std::exp(sink - softmax.max) / softmax.sum;
+    shared.dsink[batch * problem.heads_q + head] -= static_cast<double>(share * delta);
   }
 
   for (int n = 0; n < count; ++n) s.ds[n] = s.p[n] * (s.ds[n] - delta);
@@ -148,7 +149,7 @@ std::int64_t scratch_bytes(const Problem& problem) {
 // dBias sums over sequences and heads: one slot then, so that the order of the sum is fixed.
 int slots_for(const Problem& problem, const Device& device) { return problem.dbias ? 1 : slot_count(device); }
 
-// Workspace: [slots] scratch, then the shared gradients.
+// Workspace: [slots] scratch, then dsink and dbias.
 template <Arithmetic arithmetic>
 Launch prepare(const Problem& problem, const Device& device) {
   using Real = RealOf<arithmetic>;
@@ -158,7 +159,8 @@ Launch prepare(const Problem& problem, const Device& device) {
   Launch launch;
   launch.shape = {.tile = "1 query", .grid = problem.batch * problem.heads_kv, .threads = slots};
   launch.workspace_bytes = static_cast<std::size_t>(slots * scratch_bytes<Real>(problem)) +
-                           static_cast<std::size_t>(dbias + problem.batch * problem.heads_q) * sizeof(Real);
+                           static_cast<std::size_t>(problem.batch * problem.heads_q) * sizeof(double) +
+                           static_cast<std::size_t>(dbias) * sizeof(Real);
   return launch;
 }
 
@@ -171,9 +173,11 @@ void run(const Run& r) {
   const std::int64_t slot_bytes = scratch_bytes<Real>(problem), heads_q = problem.heads_q, heads_kv = problem.heads_kv;
   const std::int64_t bias_elements = problem.dbias ? view.bias_elements() : 0;
   char* const memory = static_cast<char*>(r.workspace.data);
-  Real* const dbias = reinterpret_cast<Real*>(memory + slots * slot_bytes);
-  const SharedGradients<Real> shared{dbias, dbias + bias_elements};
-  std::fill_n(dbias, bias_elements + problem.batch * heads_q, Real(0));
+  double* const dsink = reinterpret_cast<double*>(memory + slots * slot_bytes);
+  Real* const dbias = reinterpret_cast<Real*>(dsink + problem.batch * heads_q);
+  const SharedGradients<Real> shared{dbias, dsink};
+  std::fill_n(dsink, problem.batch * heads_q, 0.0);
+  std::fill_n(dbias, bias_elements, Real(0));
 
   for_each_item(r.stream.executor, slots, problem.batch * heads_kv, [&](std::int64_t item, int slot) {
     const BackwardScratch<Real> scratch(Arena<Real>(memory + slot * slot_bytes), problem);
@@ -181,7 +185,7 @@ void run(const Run& r) {
   });
   for (std::int64_t i = 0; i < bias_elements; ++i) r.buffers.dbias[i] = static_cast<float>(dbias[i]);
   for (std::int64_t head = 0; problem.dsink && head < heads_q; ++head) {
-    Real sum = 0;
+    double sum = 0;
     for (std::int64_t batch = 0; batch < problem.batch; ++batch) sum += shared.dsink[batch * heads_q + head];
     r.buffers.dsink[head] = static_cast<float>(sum);
   }

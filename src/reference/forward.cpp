@@ -66,7 +66,7 @@ Real forward_head(const ProblemView& view, std::int64_t batch, std::int64_t head
         }
         lse = softmax.max + std::log(softmax.sum);
       }
-      if (!(row.max_logit <= max_logit)) max_logit = row.max_logit;
+      max_logit = larger(max_logit, row.max_logit);
     }
     store(output_dtype(problem), buffers.o, view.offset(Operand::o, batch, queries.begin + i, head), dv, scratch.o);
     if (problem.return_lse) {
@@ -111,7 +111,7 @@ void run(const Run& r) {
   for (std::int64_t head = 0; r.problem.return_max_logit && head < heads; ++head) {
     Real top = max_logits[head];
     for (std::int64_t batch = 1; batch < r.problem.batch; ++batch) {
-      if (!(max_logits[batch * heads + head] <= top)) top = max_logits[batch * heads + head];
+      top = larger(top, max_logits[batch * heads + head]);
     }
     r.buffers.max_logit[head] = static_cast<float>(top);
   }

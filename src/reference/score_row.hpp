@@ -62,7 +62,7 @@ ScoreRow<Real> score_row(const Sequence& sequence, std::int64_t head, int query,
     const Real logit = scale * dot(q, k + keys[n] * problem.head_dim, problem.head_dim);
     scores[n] = cap.capped(logit, [](Real x) { return std::tanh(x); });
     if (cap_slope != nullptr) cap_slope[n] = cap.derivative(scores[n]);
-    if (!(logit <= row.max_logit)) row.max_logit = logit;  // a NaN stays
+    row.max_logit = larger(row.max_logit, logit);
   }
   if (const auto& bias = problem.score.bias; bias && row.count > 0) {
     const std::int64_t first = view.bias_offset(sequence.batch, head, query);
@@ -78,9 +78,7 @@ ScoreRow<Real> score_row(const Sequence& sequence, std::int64_t head, int query,
     const Real slope = static_cast<Real>(view.buffers.alibi_slopes[slice]);
     for (int n = 0; n < row.count; ++n) scores[n] += alibi(slope, sequence.band.diagonal(query), keys[n]);
   }
-  for (int n = 0; n < row.count; ++n) {
-    if (!(scores[n] <= row.max)) row.max = scores[n];
-  }
+  for (int n = 0; n < row.count; ++n) row.max = larger(row.max, scores[n]);
   return row;
 }
 

@@ -122,6 +122,28 @@ inline void move_bases(int keys, const ForwardScratch& scratch, int panel, const
   }
 }
 
+// Exponents from here on (2^x) differ from their base's by rounding errors that are no longer small.
+inline constexpr float kFarExponent = 1024;
+
+// Scores and bases of one panel as the weights take them, score * c - base * c in one step: the product is exact there
+// and base * c is not, so far from 0 the bases are taken off first and are 0 then. Returns the bases.
+inline const float* near_bases(int keys, const float* bases, const PanelScores& scores, float c) {
+  static constexpr float kZeros[kPanel] = {};
+  int far = 0;
+  for (int i = 0; i < kPanel; ++i) {
+    far |= static_cast<int>(bases[i] != -kInfinity) & static_cast<int>(!(__builtin_fabsf(bases[i] * c) < kFarExponent));
+  }
+  if (far == 0) return bases;
+  for (int j = 0; j < kPanelVecs; ++j) {
+    const Vec lanes = load(bases + j * kLanes), base = select(lanes == splat(-kInfinity), zero(), lanes);
+    for (int i = 0; i < keys; ++i) {
+      float* const at = scores.at + i * scores.stride + j * kLanes;
+      store(at, load(at) - base);
+    }
+  }
+  return kZeros;
+}
+
 // The units of a group of key tiles that hold a visible pair, panel by panel. Scores, and the factors of the output,
 // take turns in two places.
 class Units {
@@ -165,7 +187,8 @@ void forward_units(const ForwardPlan& plan, const ScoreTile* tiles, int count, c
     const PanelScores scores{unit.scores, kPanel};
     finish_scores(g, units.tile(), scratch, unit.panel, units.share(), scores);
     move_bases(unit.keys, scratch, unit.panel, scores, g.plain, c, unit.factor);
-    return Weights<drops>(units.tile(), scores, unit.panel, scratch.max + unit.panel * kPanel, c);
+    const float* const bases = near_bases(unit.keys, scratch.max + unit.panel * kPanel, scores, c);
+    return Weights<drops>(units.tile(), scores, unit.panel, bases, c);
   };
   Nothing nothing;
   Unit unit = units.unit();

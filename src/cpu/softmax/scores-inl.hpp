@@ -67,7 +67,8 @@ inline void modify_scores(const Geometry& g, const ScoreTile& tile, const Forwar
       float* const at = scores.at + i * scores.stride + j * kLanes;
       const IntVec key = splat(tile.key + i);
       Vec x = load(at) * scale;
-      top = max(select(seen(tile, i * tile.marks_stride + lane, within(key, first, last)), x, top), top);
+      const Vec logit = select(seen(tile, i * tile.marks_stride + lane, within(key, first, last)), x, top);
+      top = select(logit == logit, max(logit, top), logit);  // NaN stays: max() gives its second argument beside it
       x = softcap.apply(x);
       if (scratch.bias != nullptr) x = x + load(scratch.bias + (panel * tile.keys + i) * kPanel + j * kLanes);
       store(at, x - alibi(slope, diagonal, key));
