@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 
+#include "core/blocks.hpp"
 #include "core/extents.hpp"
 #include "core/message.hpp"
 
@@ -27,6 +28,7 @@ struct Region {
     for (int i = 0; i < 4; ++i) offset += (extent[i] - 1) * stride[i];
     return base + static_cast<std::uintptr_t>(offset * element_bytes);
   }
+  std::uintptr_t end() const { return last() + static_cast<std::uintptr_t>(element_bytes); }
   // Is the byte part of an element? Exact where larger strides step over all that lies inside smaller ones; yes is
   // always true.
   bool holds(std::uintptr_t byte) const {
@@ -70,6 +72,7 @@ class Regions {
       for (int j = 0; j < i; ++j) {
         const Region &a = all_[i], &b = all_[j];
         if (!a.output && !b.output) continue;
+        if (a.end() <= b.base || b.end() <= a.base) continue;
         const bool apart = !a.holds(b.base) && !a.holds(b.last()) && !b.holds(a.base) && !b.holds(a.last());
         const Region &written = a.output ? a : b, &other = a.output ? b : a;
         require(apart, "{} = {} overlaps {} = {}, and outputs must not overlap anything; nearest: memory of its own",
@@ -82,13 +85,13 @@ class Regions {
  private:
   void add(const Region& region) { all_[count_++] = region; }
 
-  std::array<Region, 20> all_;
+  std::array<Region, 36> all_;
   int count_ = 0;
 };
 
 }  // namespace
 
-void check_overlap(const Problem& p, const Buffers& b) {
+void check_overlap(const Problem& p, const Buffers& b, const void* workspace, std::size_t workspace_bytes) {
   const bool backward = p.pass == Pass::backward;
   Regions regions;
   regions.tensor(p, "q", b.q, Operand::q, false);
@@ -109,6 +112,22 @@ void check_overlap(const Problem& p, const Buffers& b) {
     const int64_t slices = p.score.alibi == Alibi::per_batch_and_head ? p.batch : 1;
     regions.array("alibi_slopes", b.alibi_slopes, slices * p.heads_q, 4, false);
   }
+  // What says where data lie: a run that writes over it would follow it.
+  const auto numbers = [&](const char* name, const void* data, bool given, int64_t count, int64_t element_bytes) {
+    if (given) regions.array(name, data, count, element_bytes, false);
+  };
+  numbers("cu_seqlens_q", b.cu_seqlens_q, p.total_q.has_value(), p.batch + 1, 4);
+  numbers("cu_seqlens_k", b.cu_seqlens_k, p.total_k.has_value(), p.batch + 1, 4);
+  numbers("seqused_q", b.seqused_q, p.seqused_q, p.batch, 4);
+  numbers("seqused_k", b.seqused_k, p.seqused_k, p.batch, 4);
+  numbers("document_q", b.document_q, p.mask.documents, p.total_q ? *p.total_q : p.batch * p.seqlen_q, 4);
+  numbers("document_k", b.document_k, p.mask.documents, p.total_k ? *p.total_k : p.batch * p.seqlen_k, 4);
+  numbers("prefix", b.prefix, p.mask.prefix, p.batch, 4);
+  if (p.mask.block_sparse) numbers("block_offsets", b.block_offsets, true, count_of_block_offsets(p), 4);
+  numbers("dropout_seed", b.dropout_seed, p.dropout > 0, 1, 8);
+  numbers("dropout_offset", b.dropout_offset, p.dropout > 0, 1, 8);
+  // Scratch memory is written like an output.
+  regions.array("workspace", workspace, static_cast<int64_t>(workspace_bytes), 1, true);
   if (!p.score.bias) return regions.check();
   const Bias& bias = *p.score.bias;
   const int64_t elements = (bias.batch ? p.batch : 1) * (bias.heads ? p.heads_q : 1) * (bias.queries ? p.seqlen_q : 1) *

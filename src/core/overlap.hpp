@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
+
 #include "fattn/attention.hpp"
 
 namespace fattn {
 
-// Throws Error(invalid_argument) when an output shares an element with an input or with another output. Tensors may be
+// Throws Error(invalid_argument) when an output or the workspace shares an element with anything else. Tensors may be
 // interleaved, so it looks whether the first or last element of one is an element of the other: that finds every
 // overlap of contiguous tensors and every output written in place, and never refuses tensors that are apart. Allocates
 // only to throw.
-void check_overlap(const Problem& problem, const Buffers& buffers);
+void check_overlap(const Problem& problem, const Buffers& buffers, const void* workspace, std::size_t workspace_bytes);
 
 }  // namespace fattn

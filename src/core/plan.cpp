@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "core/message.hpp"
@@ -96,6 +97,22 @@ Forced forced_row(std::span<const Row> table, const Problem& problem, const Devi
   return {chosen->kernel, tile};
 }
 
+// Grids and workspaces are products of these numbers. What no machine has room for is refused here, before a product
+// overflows in some row.
+void require_countable(const Problem& p, const Device& device) {
+  constexpr double kMost = 0x1p56;
+  const auto real = [](auto number) { return static_cast<double>(number); };
+  const double rows = real(p.seqlen_q) + real(p.seqlen_k) + 4096, columns = real(p.head_dim) + real(head_dim_v(p)) + 64;
+  const double blocks = real(std::max(p.seqlen_q, p.seqlen_k)) / 64 + 1;
+  const double size = real(p.heads_q) * std::max(rows * columns, blocks * blocks);
+  if (real(p.batch) * size <= kMost && real(std::max(device.threads, 1)) * rows * columns <= kMost) return;
+  const double nearest = std::floor(kMost / size);
+  fail(Status::unsupported,
+       "batch = {} with heads_q = {}, seqlen_q = {} and seqlen_k = {} is too large to be planned; {}", p.batch,
+       p.heads_q, p.seqlen_q, p.seqlen_k,
+       nearest >= 1 ? fmt::format("nearest: batch = {:.0f}", nearest) : std::string("nearest: fewer heads"));
+}
+
 const Kernel& first_row(std::span<const Row> table, const Problem& problem, const Device& device,
                         std::vector<Refusal>& refusals) {
   for (const Row& row : table) {
@@ -116,6 +133,7 @@ const Kernel& first_row(std::span<const Row> table, const Problem& problem, cons
 
 Plan plan_from(std::span<const Row> table, const Problem& problem, const Device& device, std::string_view forced) {
   validate(problem);
+  require_countable(problem, device);
   auto state = std::make_shared<detail::PlanState>();
   state->problem = problem;
   state->device = device;

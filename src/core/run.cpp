@@ -119,8 +119,9 @@ void check_buffers(const Problem& p, const Buffers& b, const Device& device) {
   option("dropout_offset", b.dropout_offset, p.dropout > 0, 8);
   const bool descaled = p.descale.kind != DescaleKind::none;
   option("q_descale", b.q_descale, descaled, 4);
-  option("k_descale", b.k_descale, descaled, 4);
-  option("v_descale", b.v_descale, descaled, 4);
+  const bool no_factors = p.descale.kind == DescaleKind::block && p.seqlen_k == 0;
+  option("k_descale", b.k_descale, descaled, 4, no_factors);
+  option("v_descale", b.v_descale, descaled, 4, no_factors);
 
   const KvCache cache = p.kv_cache.value_or(KvCache{});
   option("page_table", b.page_table, cache.page_size > 0, 4);
@@ -174,8 +175,8 @@ void run(const Plan& plan, const Buffers& buffers, Workspace workspace, Stream s
   check_present(state.device);
   check_stream(state.device, stream);
   check_buffers(state.problem, buffers, state.device);
-  check_overlap(state.problem, buffers);
   check_workspace(plan, workspace);
+  check_overlap(state.problem, buffers, workspace.data, plan.workspace_bytes());
   if (state.device.kind == DeviceKind::cpu) check_host_data(state.problem, buffers);
   state.kernel->run({state.problem, state.device, state.launch, buffers, workspace, stream});
 }

@@ -56,6 +56,20 @@ TEST(Plan, InvalidProblemsAreRefusedFirst) {
                [] { plan_from(fake::table, {.heads_q = 32, .heads_kv = 5}, cpu(), {}); });
 }
 
+// Products of sizes that overflow 63 bits are refused with the number that can shrink, not computed.
+TEST(Plan, SizesThatNoMachineHoldsAreRefused) {
+  for (const char* pass : {"fwd", "bwd"}) {
+    for (const char* sizes : {" b2147483647 hq2147483647 hk1 sq1073741823 sk1073741823 d1 tq1 tk1",
+                              " b2147483647 hq1 hk1 sq1073741823 sk1073741823 d1 tq2147483647 tk2147483647",
+                              " b2000000000 hq64 hk64 sq512 sk512 d128 tq4096 tk4096"}) {
+      const std::string text = std::string(pass) + sizes;
+      expect_error(Status::unsupported, {"batch = ", "too large to be planned", "nearest: "},
+                   [&] { plan(parse_problem(text), cpu(2), {}); });
+    }
+  }
+  EXPECT_NO_THROW(plan(parse_problem("bwd b1 hq64 hk64 sq1048576 sk1048576 d128 bf16"), cpu(2), {}));
+}
+
 TEST(Plan, ForcedRow) {
   EXPECT_EQ(fake_plan("fwd sq8 d128", cpu(1), "reference_forward").kernel(), "reference_forward");
   EXPECT_TRUE(fake_plan("fwd sq8 d128", cpu(1), "reference_forward").refusals().empty());

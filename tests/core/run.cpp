@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstring>
 #include <vector>
 
 #include "core/allocations.hpp"
@@ -65,7 +66,7 @@ TEST(Run, AllocatesNothing) {
   buffers.cu_seqlens_q = cu_q;
   buffers.cu_seqlens_k = cu_k;
   buffers.seqused_q = buffers.seqused_k = used;
-  const Workspace workspace{at(), 256};
+  const Workspace workspace{at(7 * kPlace + 4096), 256};
   const int runs = fake::runs;
   const long before = allocations();
   run(plan, buffers, workspace);
@@ -178,10 +179,18 @@ TEST(Run, WorkspaceChecks) {
   const Plan plan = fake_plan("fwd sq8 d128");
   fake::workspace_bytes = 0;
   const Buffers buffers = forward_buffers();
-  EXPECT_NO_THROW(run(plan, buffers, {at(256), 512}));
+  EXPECT_NO_THROW(run(plan, buffers, {at(2 * kPlace), 512}));
   expect_error(Status::workspace_too_small, {"511 bytes", "nearest: 512"}, [&] { run(plan, buffers, {at(), 511}); });
   expect_error(Status::workspace_too_small, {"0 bytes", "512"}, [&] { run(plan, buffers, {nullptr, 512}); });
   expect_error(Status::workspace_too_small, {"multiple of 256"}, [&] { run(plan, buffers, {at(128), 512}); });
+}
+
+// An array without elements may be null: factors by blocks of no keys.
+TEST(Run, FactorsOfNoKeysMayBeNull) {
+  Buffers buffers = forward_buffers();
+  buffers.q_descale = at<float>();
+  EXPECT_NO_THROW(run_text("fwd sq8 sk0 d128 e4m3 descale=block,4,4", buffers));
+  expect_refused("fwd sq8 sk0 d128 e4m3 descale=head", buffers, {"k_descale = null"});
 }
 
 TEST(Run, DevicesAndStreams) {
@@ -219,6 +228,41 @@ TEST(Run, OutputsMustNotOverlap) {
   gradients = backward_buffers();
   gradients.dv = at();
   expect_refused("bwd sq8 d128", gradients, {"dv = ", "overlaps"});
+}
+
+// Numbers that say where data lie are read while outputs are written.
+TEST(Run, OutputsMustNotOverlapLengthsMasksAndSeeds) {
+  const std::int32_t lengths[] = {0, 8};
+  Buffers buffers = forward_buffers();
+  std::memcpy(buffers.o, lengths, sizeof lengths);
+  buffers.cu_seqlens_q = at<std::int32_t>(kPlace);
+  expect_refused("fwd sq8 d128 tq8", buffers, {"o = ", "overlaps cu_seqlens_q = "});
+  buffers = forward_buffers();
+  buffers.seqused_k = at<std::int32_t>(kPlace + 4);
+  expect_refused("fwd sq8 d128 seqused=k", buffers, {"seqused_k = "});
+  buffers = forward_buffers();
+  buffers.document_q = buffers.document_k = at<std::int32_t>(kPlace - 4);
+  expect_refused("fwd sq8 d128 documents", buffers, {"document_q = "});
+  buffers = forward_buffers();
+  buffers.prefix = at<std::int32_t>(kPlace + 2044);
+  expect_refused("fwd sq8 d128 prefix", buffers, {"prefix = "});
+  buffers = forward_buffers();
+  buffers.dropout_seed = at<std::uint64_t>(kPlace + 8);
+  buffers.dropout_offset = at<std::uint64_t>();
+  expect_refused("fwd sq8 d128 dropout=0.5", buffers, {"dropout_seed = "});
+}
+
+TEST(Run, TheWorkspaceOverlapsNothing) {
+  fake::workspace_bytes = 4096;
+  const Plan plan = fake_plan("fwd sq8 d128");
+  fake::workspace_bytes = 0;
+  EXPECT_NO_THROW(run(plan, forward_buffers(), {at(2 * kPlace), 4096}));
+  expect_error(Status::invalid_argument, {"workspace = ", "overlaps o = "}, [&] {
+    run(plan, forward_buffers(), {at(kPlace), 4096});
+  });
+  expect_error(Status::invalid_argument, {"workspace = ", "overlaps"}, [&] {
+    run(plan, forward_buffers(), {at(), 4096});
+  });
 }
 
 // One buffer [batch, seqlen, 3, heads, head_dim] for all gradients: interleaved, and apart.
