@@ -180,16 +180,30 @@ bool Block::copy_something() {
   return true;
 }
 
-bool Block::step() {
-  bool went_on = false, only_spun = true;
+bool Block::resume_all(int but_warp, bool& only_spun) {
+  bool went_on = false;
   const std::size_t first = random() % threads.size();
   for (std::size_t i = 0; i < threads.size(); i++) {
     Thread& next = *threads[(first + i) % threads.size()];
-    if (next.done || (next.until != nullptr && !(*next.until)())) continue;
+    if (next.done || next.index / 32 == but_warp || (next.until != nullptr && !(*next.until)())) continue;
     only_spun &= next.spins;
     resume(next);
     went_on = true;
-    if (random() % 64 == 0) copy_something();
+    if (!lazy_copies && random() % 64 == 0) copy_something();
+  }
+  return went_on;
+}
+
+// One warp is held back for a while, again and again: those who do not wait for it run ahead as far as they can.
+bool Block::step() {
+  if (held_steps-- <= 0) {
+    held_warp = random() % 4 == 0 ? -1 : static_cast<int>(random() % warps.size());
+    held_steps = static_cast<int>(random() % 100);
+  }
+  bool only_spun = true, went_on = resume_all(held_warp, only_spun);
+  if ((!went_on || only_spun) && held_warp >= 0) {
+    held_steps = 0, held_warp = -1;
+    went_on |= resume_all(-1, only_spun);
   }
   if (!went_on || only_spun) went_on |= copy_something();
   if (only_spun) sched_yield();  // what is polled is another block's to write
@@ -241,6 +255,7 @@ void run_grid(const dim3& grid, const dim3& block_size, std::size_t shared_bytes
       std::memset(shared.get(), 0xCB, space);
       Block block;
       block.random.seed(seed * 7919 + launch * 104729 + index);
+      block.lazy_copies = block.random() % 2 == 0;
       block.shared = shared.get(), block.shared_bytes = shared_bytes, block.kernel = &kernel;
       block.warps.resize((size + 31) / 32);
       block.products.resize((size + 127) / 128);

@@ -161,6 +161,10 @@ void commit_stores() {
 }
 
 void wait_stores_read(int groups) { thread().stores.read_until(static_cast<std::size_t>(groups)); }
-void wait_stores_written(int groups) { thread().stores.write_until(static_cast<std::size_t>(groups)); }
+
+void wait_stores_written(int groups) {
+  while (!chance(8)) spin();  // other blocks must not mind how late it is
+  thread().stores.write_until(static_cast<std::size_t>(groups));
+}
 
 }  // namespace fattn::emulated_gpu

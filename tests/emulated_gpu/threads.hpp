@@ -68,10 +68,14 @@ struct Block {
   unsigned char* shared = nullptr;
   std::size_t shared_bytes = 0;
   std::mt19937 random;
+  bool lazy_copies = false;  // nothing is copied as long as something else can go on
+  int held_warp = -1;        // does not go on as long as others can, for so many steps
+  int held_steps = 0;
   const std::function<void()>* kernel = nullptr;
 
   void run();
   bool step();  // false: nobody could go on
+  bool resume_all(int but_warp, bool& only_spun);
   void resume(Thread& thread);
   bool copy_something();
   [[noreturn]] void report_deadlock() const;
