@@ -27,19 +27,21 @@ cudaError_t report(cudaError_t error) {
   return error;
 }
 
-// Each allocation ends (but for less than 256 bytes) at a page that may not be touched, and begins behind one.
+// Around each allocation are addresses that may not be touched, right after its end (but for less than 256 bytes) and at
+// most a page before its beginning.
 class Memory {
  public:
   void* allocate(std::size_t bytes) {
     const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     const std::size_t used = (bytes + 255) / 256 * 256, pages = (used + page - 1) / page * page;
+    constexpr std::size_t kGap = std::size_t{16} << 20;
     auto* const mapped = static_cast<unsigned char*>(
-        mmap(nullptr, pages + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (mapped == MAP_FAILED || mprotect(mapped + page, pages, PROT_READ | PROT_WRITE) != 0) return nullptr;
-    unsigned char* const data = mapped + page + pages - used;
+        mmap(nullptr, pages + 2 * kGap, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (mapped == MAP_FAILED || mprotect(mapped + kGap, pages, PROT_READ | PROT_WRITE) != 0) return nullptr;
+    unsigned char* const data = mapped + kGap + pages - used;
     if (used < (std::size_t{1} << 24)) std::memset(data, 0xA5, used);
     const std::scoped_lock lock(mutex_);
-    blocks_[data] = {used, mapped, pages + 2 * page};
+    blocks_[data] = {used, mapped, pages + 2 * kGap};
     return data;
   }
 
