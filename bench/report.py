@@ -47,13 +47,16 @@ class View:
     cpu: bool
     peer: str  # the yardstick of the ratio column
     grid: bool  # rows are (head_dim, mask, seqlen), else whole problem lines
+    row: str = ""  # how the name of fattn's kernel begins: machines of unlike instructions have tables of their own
 
 
 VIEWS = {
     "forward": View("forward_grid.txt", "fwd", cpu=False, peer="cudnn", grid=True),
     "backward": View("backward_grid.txt", "bwd", cpu=False, peer="cudnn", grid=True),
-    "cpu_forward": View("cpu.txt", "fwd", cpu=True, peer="torch_cpu", grid=False),
-    "cpu_backward": View("cpu.txt", "bwd", cpu=True, peer="torch_cpu", grid=False),
+    "cpu_forward": View("cpu.txt", "fwd", cpu=True, peer="torch_cpu", grid=False, row="cpu_amx_"),
+    "cpu_backward": View("cpu.txt", "bwd", cpu=True, peer="torch_cpu", grid=False, row="cpu_amx_"),
+    "avx512_forward": View("cpu.txt", "fwd", cpu=True, peer="torch_cpu", grid=False, row="cpu_avx512_"),
+    "avx512_backward": View("cpu.txt", "bwd", cpu=True, peer="torch_cpu", grid=False, row="cpu_avx512_"),
 }
 
 
@@ -86,10 +89,13 @@ def newest(view, all_records, cases):
     def key(record):  # two devices of a host may begin their runs in the same second
         return record["run"], record["device"]
 
-    cpu_runs = {key(record) for record in all_records if (record["kernel"] or "").startswith("cpu_")}
+    def runs_of(row):
+        return {key(record) for record in all_records if (record["kernel"] or "").startswith(row)}
+
+    cpu_runs, those = runs_of("cpu_"), runs_of(view.row)
     runs = {}
     for record in all_records:
-        if (key(record) in cpu_runs) != view.cpu:
+        if (key(record) in cpu_runs) != view.cpu or key(record) not in those:
             continue
         problem = problem_text.parse(record["problem"])
         if problem in wanted:

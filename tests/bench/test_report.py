@@ -88,7 +88,7 @@ class Report(unittest.TestCase):
     def test_cpu_runs_stay_out_of_gpu_tables(self):
         (self.root / "README.md").write_text(PAGE + PAGE.replace("forward", "cpu_forward"))
         self.results(
-            record("20260101T000000Z", LINES[0], "fattn", 0.2, kernel="cpu_avx2_forward", sm_clock_mhz=None),
+            record("20260101T000000Z", LINES[0], "fattn", 0.2, kernel="cpu_amx_forward", sm_clock_mhz=None),
             record("20260101T000000Z", LINES[0], "torch_cpu", 0.1, sm_clock_mhz=None),
         )
         self.run_report()
@@ -96,13 +96,28 @@ class Report(unittest.TestCase):
         self.assertIn("No results recorded yet.", gpu)
         self.assertIn(f"| `{LINES[0]}` | 200 | 100 | 2.00 |", cpu)
 
+    def test_cpus_of_unlike_instructions_have_tables_of_their_own(self):
+        (self.root / "README.md").write_text("".join(PAGE.replace("forward", n + "_forward") for n in ("cpu", "avx512")))
+        for run, row, speed in (("20260101", "cpu_amx_forward", 0.2), ("20260102", "cpu_avx512_bf16_forward", 0.4)):
+            run += "T000000Z"
+            with open(self.root / "bench/results/a.jsonl", "a", encoding="utf-8") as file:
+                for each in (
+                    record(run, LINES[0], "fattn", speed, kernel=row, sm_clock_mhz=None),
+                    record(run, LINES[0], "torch_cpu", 0.1, sm_clock_mhz=None),
+                ):
+                    file.write(json.dumps(each) + "\n")
+        self.run_report()
+        amx, avx512 = self.readme().split("bench:end cpu_forward")
+        self.assertIn(f"| `{LINES[0]}` | 200 | 100 | 2.00 |", amx)
+        self.assertIn(f"| `{LINES[0]}` | 400 | 100 | 4.00 |", avx512)
+
     def test_two_devices_that_begin_in_the_same_second(self):
         (self.root / "README.md").write_text(PAGE + PAGE.replace("forward", "cpu_forward"))
         run, cpu = "20260101T000000Z", {"device": "some CPU", "sm_clock_mhz": None}
         self.results(
             record(run, LINES[0], "fattn", 600),
             record(run, LINES[0], "cudnn", 500),
-            record(run, LINES[0], "fattn", 0.2, kernel="cpu_avx2_forward", **cpu),
+            record(run, LINES[0], "fattn", 0.2, kernel="cpu_amx_forward", **cpu),
             record(run, LINES[0], "torch_cpu", 0.1, **cpu),
         )
         self.run_report()
