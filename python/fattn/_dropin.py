@@ -6,9 +6,10 @@ from . import torch as door
 torch = door.torch
 
 
-def contiguous(*tensors):
+def contiguous(**tensors):
     """As the originals do: a tensor whose last dimension is strided is laid out anew."""
-    return [t if t is None or t.stride(-1) == 1 else t.contiguous() for t in tensors]
+    door.require_tensors(**tensors)
+    return [t if t.dim() == 0 or t.stride(-1) == 1 else t.contiguous() for t in tensors.values()]
 
 
 def window(size):
@@ -19,9 +20,9 @@ def window(size):
 def even(q, k, v, softmax_scale):
     """On a GPU, head dims that are no multiple of 8 get columns of zeros, as in the original. Also the scale of the
     head_dim that was, and what takes the columns away from the output."""
-    d, dv = q.shape[-1], v.shape[-1]
-    if not q.is_cuda or (d % 8 == 0 and dv % 8 == 0):
+    if not q.is_cuda or 0 in (q.dim(), v.dim()) or (q.shape[-1] % 8 == 0 and v.shape[-1] % 8 == 0):
         return q, k, v, softmax_scale, lambda out: out
+    d, dv = q.shape[-1], v.shape[-1]
     wider = lambda tensor: torch.nn.functional.pad(tensor, (0, -tensor.shape[-1] % 8))
     scale = d**-0.5 if softmax_scale is None else softmax_scale
     return wider(q), wider(k), wider(v), scale, lambda out: out[..., :dv]
@@ -36,6 +37,7 @@ def refuse(function, **arguments):
 
 def split_packed(qkv, heads_q=None):
     """q, k, v of (..., 3, heads, head_dim), or of (..., heads_q + 2 heads_kv, head_dim) where heads_q is said."""
+    door.require_tensors(qkv=qkv)
     if heads_q is None:
         if qkv.dim() < 3 or qkv.shape[-3] != 3:
             raise ValueError(f"qkv of shape {tuple(qkv.shape)} must be (..., 3, heads, head_dim)")
@@ -47,6 +49,7 @@ def split_packed(qkv, heads_q=None):
 
 
 def split_kv(kv):
+    door.require_tensors(kv=kv)
     if kv.dim() < 3 or kv.shape[-3] != 2:
         raise ValueError(f"kv of shape {tuple(kv.shape)} must be (..., 2, heads_kv, head_dim)")
     return kv.unbind(-3)
@@ -73,6 +76,17 @@ def _places(tensor, cu_seqlens):
     return sequence, row - cu_seqlens.long()[sequence]
 
 
+def _require_new(name, new, cache, cu_seqlens_new):
+    """New keys go into a cache row by row: nothing is broadcast or cast on the way."""
+    door.require_tensors(**{name: new})
+    lead = cache.shape[:1] if cu_seqlens_new is None else ()
+    wanted = (*lead, new.shape[len(lead)] if new.dim() > len(lead) else 1, *cache.shape[2:])
+    if new.shape != wanted:
+        raise ValueError(f"{name} has shape {tuple(new.shape)} and {name}_cache has {tuple(cache.shape)}; nearest: {wanted}")
+    if new.dtype is not cache.dtype:
+        raise TypeError(f"{name} has dtype {new.dtype} and {name}_cache has {cache.dtype}; nearest: {cache.dtype}")
+
+
 def _append(q, k_cache, v_cache, k, v, used, rotary, cu_seqlens_q, cu_seqlens_new, together):
     """Writes k and v behind the keys that are there. Returns q, turned as k is: a row by its own position, or, where all
     rows see the same keys, all by the first; and how many keys there are now."""
@@ -80,6 +94,8 @@ def _append(q, k_cache, v_cache, k, v, used, rotary, cu_seqlens_q, cu_seqlens_ne
         raise ValueError("k and v go together; nearest: both")
     if used is None:
         raise ValueError("k and v need cache_seqlens, behind which they are written")
+    _require_new("k", k, k_cache, cu_seqlens_new)
+    _require_new("v", v, v_cache, cu_seqlens_new)
     room, starts = k_cache.shape[1], used.long()
     now = used + (k.shape[1] if cu_seqlens_new is None else cu_seqlens_new.diff())
     if not used.is_cuda and int(now.max()) > room:  # what is on a GPU is not known here
@@ -97,14 +113,34 @@ def _append(q, k_cache, v_cache, k, v, used, rotary, cu_seqlens_q, cu_seqlens_ne
     return q, now
 
 
+def _require_cache(q, k_cache, v_cache, used):
+    (q,) = contiguous(q=q)
+    door.require_tensors(k_cache=k_cache, v_cache=v_cache)
+    if k_cache.dim() != 4 or v_cache.dim() != 4:
+        raise ValueError(f"k_cache has {k_cache.dim()} and v_cache has {v_cache.dim()} dimensions; nearest: 4 (batch, seqlen, "
+                         "heads_kv, head_dim)")
+    if isinstance(used, torch.Tensor):
+        if used.dtype is not torch.int32:
+            raise TypeError(f"cache_seqlens has dtype {used.dtype}; nearest: torch.int32")
+        if used.shape != k_cache.shape[:1]:
+            raise ValueError(f"cache_seqlens has shape {tuple(used.shape)}; nearest: {tuple(k_cache.shape[:1])}")
+    elif isinstance(used, int):
+        if not 0 <= used <= k_cache.shape[1]:
+            raise ValueError(f"cache_seqlens = {used} must be in [0, {k_cache.shape[1]}]; nearest: "
+                             f"{min(max(used, 0), k_cache.shape[1])}")
+    elif used is not None:
+        raise TypeError(f"cache_seqlens is a {type(used).__name__}; nearest: an integer, or an int32 tensor (batch,)")
+    return q
+
+
 def with_cache(q, k_cache, v_cache, k, v, cache_seqlens, rotary, cu_seqlens_q, cu_seqlens_new, max_seqlen_q, **options):
     """o and lse of q over a cache (batch, seqlen, heads_kv, head_dim) of which cache_seqlens keys count, after k and v
     were appended to it in place. `rotary` is (cos, sin, interleaved, positions or None). For inference: no gradients."""
     with torch.no_grad():
         used = cache_seqlens
+        q = _require_cache(q, k_cache, v_cache, used)
         if isinstance(used, int):
             used = torch.full((k_cache.shape[0],), used, dtype=torch.int32, device=k_cache.device)
-        (q,) = contiguous(q)
         if k is not None or v is not None:
             together = not options["causal"] and tuple(options["window"]) == (-1, -1)
             q, used = _append(q, k_cache, v_cache, k, v, used, rotary, cu_seqlens_q, cu_seqlens_new, together)

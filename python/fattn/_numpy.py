@@ -10,6 +10,7 @@ _CODES = {"float64": o.FP64, "float32": o.FP32, "bfloat16": o.BF16, "float16": o
 _VIEW_NAMES = {"float64": "float64", "float32": "float32", "float16": "float16", "bfloat16": "bfloat16",
                "int32": "int32", "int64": "int64"}
 _ALIGNMENT = 256
+_MOST_THREADS = 1 << 16
 
 
 class _Array:
@@ -18,6 +19,8 @@ class _Array:
     __slots__ = ("owner", "address", "shape", "strides", "dtype")
 
     def __init__(self, name, array):
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{name} is a masked array, whose mask says nothing here; nearest: {name}.filled(), or a bias")
         if isinstance(array, np.ndarray):
             if not array.dtype.isnative:
                 raise TypeError(f"{name} has byte order {array.dtype.byteorder!r}; nearest: the machine's own")
@@ -60,6 +63,19 @@ def _numpy_dtype(name):
     return np.dtype(ml_dtypes.bfloat16)
 
 
+def _check_layout(name, array):
+    last = array.strides[-1] if array.shape and array.shape[-1] > 1 else 1
+    if 0 in array.shape or (last == 0 and name == "dout"):
+        return
+    if last != 1:
+        raise ValueError(f"{name} has stride {last} in its last dimension; nearest: 1, as numpy.ascontiguousarray({name}) "
+                         "has it")
+    if any(stride < 0 < extent - 1 for stride, extent in zip(array.strides, array.shape)):
+        raise ValueError(f"{name} has negative strides, {tuple(array.strides)}; nearest: numpy.ascontiguousarray({name})")
+    if isinstance(array.owner, np.ndarray) and not array.owner.flags.aligned:
+        raise ValueError(f"{name} begins inside an element of {array.dtype}; nearest: {name}.copy()")
+
+
 def _operands(**arrays):
     """q, k, v (and o, dout) as _Array, all of one dtype."""
     out = {name: _Array(name, array) for name, array in arrays.items()}
@@ -68,6 +84,7 @@ def _operands(**arrays):
     for name, array in out.items():
         if array.dtype != first.dtype:
             raise TypeError(f"{name} has dtype {array.dtype} and q has {first.dtype}; nearest: {first.dtype}")
+        _check_layout(name, array)
     return out
 
 
@@ -82,7 +99,7 @@ def _side(name, array, dtype, shape=None):
     for extent, stride in zip(reversed(given.shape), reversed(given.strides)):
         contiguous &= extent <= 1 or stride == inside
         inside *= extent
-    if not contiguous:
+    if not contiguous and inside > 0:
         raise ValueError(f"{name} is not contiguous; nearest: numpy.ascontiguousarray({name})")
     if shape is not None and tuple(given.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {tuple(given.shape)}; nearest: {tuple(shape)}")
@@ -106,8 +123,9 @@ class _Call:
     """One problem on host arrays: the arrays, what is optional, and the plan."""
 
     def __init__(self, arrays, lengths, extras, options, threads):
-        if not isinstance(threads, int) or threads < 0:
-            raise ValueError(f"threads = {threads!r} must be at least 0 (all of the machine); nearest: 0")
+        threads = o.integer("threads", threads)
+        if not 0 <= threads <= _MOST_THREADS:
+            raise ValueError(f"threads = {threads} must be in [0, {_MOST_THREADS}], 0 is all of the machine; nearest: 0")
         q = arrays["q"]
         self.arrays, self.extras, self.options, self.threads = arrays, dict(extras), options, threads
         self.dtype = q.dtype
@@ -179,16 +197,16 @@ def _lengths(cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k):
     shape = tuple(np.shape(cu_seqlens_q))
     if len(shape) != 1 or shape[0] < 2:
         raise ValueError(f"cu_seqlens_q has shape {shape}; nearest: (batch + 1,) with batch at least 1")
-    return shape[0] - 1, int(max_seqlen_q), int(max_seqlen_k)
+    return shape[0] - 1, o.integer("max_seqlen_q", max_seqlen_q), o.integer("max_seqlen_k", max_seqlen_k)
 
 
 def _forward(call, return_lse, return_max_logit):
     dtype = _numpy_dtype(call.dtype)
-    if 0 in call.out_shape:
+    plan = call.plan((o.LSE if return_lse else 0) | (o.MAX_LOGIT if return_max_logit else 0))
+    if plan is None:  # no query row
         out, lse = np.zeros(call.out_shape, dtype), np.full(call.lse_shape, -np.inf, np.float32)
         largest = np.full(call.lse_shape[-2], -np.inf, np.float32)
     else:
-        plan = call.plan((o.LSE if return_lse else 0) | (o.MAX_LOGIT if return_max_logit else 0))
         out = _aligned(call.out_shape, dtype)
         lse = _aligned(call.lse_shape, np.float32) if return_lse else None
         largest = _aligned(call.lse_shape[-2 if len(call.lse_shape) == 3 else 0 :][:1], np.float32) if return_max_logit else None
@@ -241,24 +259,22 @@ def attention_backward(dout, q, k, v, out, lse, *, dlse=None, cu_seqlens_q=None,
                   cu_seqlens_k=cu_seqlens_k)
     call = _Call(arrays, lengths, extras, options, threads)
     saved = _side("lse", lse, "float32", call.lse_shape)
+    if saved is None:
+        raise TypeError("lse is None; nearest: what a forward with return_lse=True returned")
     written = _side("out", out, call.dtype, call.out_shape)
     given = _side("dlse", dlse, "float32", call.lse_shape)
     dtype = _numpy_dtype(call.dtype)
-    zero = 0 in call.out_shape
-    make = (lambda shape, kind: np.zeros(shape, kind)) if zero else _aligned
+    if return_dbias and bias is None:
+        raise ValueError("return_dbias needs a bias; nearest: return_dbias=False")
+    if return_dsink and sinks is None:
+        raise ValueError("return_dsink needs sinks; nearest: return_dsink=False")
+    flags = (o.DLSE if given else 0) | (o.DBIAS if return_dbias else 0) | (o.DSINK if return_dsink else 0)
+    plan = call.plan(flags, arrays["dout"])
+    make = np.zeros if plan is None else _aligned  # None: no query row
     grads = [make(arrays[name].shape, dtype) for name in "qkv"]
-    dbias = dsink = None
-    if return_dbias:
-        if bias is None:
-            raise ValueError("return_dbias needs a bias; nearest: return_dbias=False")
-        dbias = make(tuple(call.side["bias"].shape), np.float32)
-    if return_dsink:
-        if sinks is None:
-            raise ValueError("return_dsink needs sinks; nearest: return_dsink=False")
-        dsink = make(tuple(call.side["sinks"].shape), np.float32)
-    if not zero:
-        flags = (o.DLSE if given else 0) | (o.DBIAS if return_dbias else 0) | (o.DSINK if return_dsink else 0)
-        plan = call.plan(flags, arrays["dout"])
+    dbias = make(tuple(call.side["bias"].shape), np.float32) if return_dbias else None
+    dsink = make(tuple(call.side["sinks"].shape), np.float32) if return_dsink else None
+    if plan is not None:
         outputs = [None if grad is None else _Array("gradient", grad) for grad in (*grads, dbias, dsink)]
         call.run(plan, written, saved, backward=(arrays["dout"], given, *outputs))
     return tuple(grads) + ((dbias,) if return_dbias else ()) + ((dsink,) if return_dsink else ())
@@ -273,7 +289,12 @@ def attention_map(q, k, *, lse=None, causal=False, window=(-1, -1), softmax_scal
     if q.ndim != 2 or k.ndim != 2 or q.shape[1] != k.shape[1]:
         raise ValueError(f"q of shape {q.shape} and k of shape {k.shape} must be (seqlen, head_dim) of one head")
     left, right = o.two(window)
-    scores = q @ k.T * (q.shape[1] ** -0.5 if softmax_scale is None else float(softmax_scale))
+    scale = q.shape[1] ** -0.5 if softmax_scale is None else o.real("softmax_scale", softmax_scale)
+    if not np.isfinite(scale):
+        raise ValueError(f"softmax_scale = {scale} must be finite; nearest: 1")
+    if lse is not None and np.shape(lse) != q.shape[:1]:
+        raise ValueError(f"lse has shape {np.shape(lse)}; nearest: {q.shape[:1]}")
+    scores = q @ k.T * scale
     if softcap:
         scores = softcap * np.tanh(scores / softcap)
     diagonal = np.arange(q.shape[0])[:, None] + k.shape[0] - q.shape[0]

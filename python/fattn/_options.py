@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the doors share: how a call's options become those of the compiled part."""
 
+import operator
+
 from . import _core
 
 # Codes of fattn::DType.
@@ -22,6 +24,13 @@ def real(name, value):
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} = {value!r} must be a number") from None
+
+
+def integer(name, value):
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} = {value!r} must be an integer") from None
 
 
 def two(window):

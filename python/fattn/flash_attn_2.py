@@ -8,6 +8,7 @@
 (batch, heads, max_seqlen_q, max_seqlen_k), each row's probabilities by its largest one, negative where they were dropped.
 Gradients also flow from softmax_lse."""
 
+from . import _options as o
 from . import torch as door
 from ._dropin import contiguous, even, refuse, split_kv, split_packed, window, with_cache
 from .torch import attention, attention_varlen
@@ -63,9 +64,10 @@ def _dropped(call, q, k, options, lengths):
 
 def _attend(call, q, k, v, lengths, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
             return_attn_probs):
-    q, k, v, softmax_scale, narrow = even(*contiguous(q, k, v), softmax_scale)
+    q, k, v, softmax_scale, narrow = even(*contiguous(q=q, k=k, v=v), softmax_scale)
+    dropout_p = o.real("dropout_p", dropout_p)
     options = dict(dropout_p=dropout_p, softmax_scale=softmax_scale, causal=causal, window=window(window_size),
-                   softcap=max(softcap, 0.0), alibi_slopes=alibi_slopes, deterministic=deterministic,
+                   softcap=max(o.real("softcap", softcap), 0.0), alibi_slopes=alibi_slopes, deterministic=deterministic,
                    return_lse=return_attn_probs)
     seen = dropout_p > 0 and return_attn_probs
     if seen:

@@ -27,7 +27,7 @@ def flash_attn_func(q, k, v, softmax_scale=None, causal=False, qv=None, q_descal
                     window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None,
                     deterministic=False, sm_margin=0, return_attn_probs=False):
     refuse("flash_attn_func", qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
-    q, k, v, softmax_scale, narrow = even(*contiguous(q, k, v), softmax_scale)
+    q, k, v, softmax_scale, narrow = even(*contiguous(q=q, k=k, v=v), softmax_scale)
     result = attention(q, k, v, softmax_scale=softmax_scale, causal=causal, window=window(window_size),
                        chunk=attention_chunk, softcap=softcap, deterministic=deterministic, return_lse=return_attn_probs)
     return (narrow(result[0]), result[1]) if return_attn_probs else narrow(result)
@@ -38,7 +38,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
                            v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1,
                            pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False):
     refuse("flash_attn_varlen_func", qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale)
-    q, k, v, softmax_scale, narrow = even(*contiguous(q, k, v), softmax_scale)
+    q, k, v, softmax_scale, narrow = even(*contiguous(q=q, k=k, v=v), softmax_scale)
     result = attention_varlen(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=seqused_q,
                               seqused_k=seqused_k, softmax_scale=softmax_scale, causal=causal,
                               window=window(window_size), chunk=attention_chunk, softcap=softcap,
@@ -49,7 +49,7 @@ def flash_attn_varlen_func(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, ma
 def flash_attn_qkvpacked_func(qkv, softmax_scale=None, causal=False, q_descale=None, k_descale=None, v_descale=None,
                               window_size=(-1, -1), attention_chunk=0, softcap=0.0, deterministic=False,
                               num_heads_q=None, sm_margin=0, return_attn_probs=False):
-    q, k, v = split_packed(qkv, num_heads_q if qkv.dim() == 4 else None)
+    q, k, v = split_packed(qkv, num_heads_q if getattr(qkv, "ndim", 0) == 4 else None)
     return flash_attn_func(q, k, v, softmax_scale, causal, None, q_descale, k_descale, v_descale, window_size,
                            attention_chunk, softcap, deterministic=deterministic, sm_margin=sm_margin,
                            return_attn_probs=return_attn_probs)

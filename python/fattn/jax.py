@@ -146,6 +146,60 @@ def _attention_backward(static, saved, gradients):
 _attention.defvjp(_attention_forward, _attention_backward, symbolic_zeros=True)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention_in_shards(static, q, k, v, arrays):
+    """The same where JAX has no symbolic zeros, in a shard_map without jit: every gradient that there could be is computed."""
+    return _forward(static, q, k, v, arrays)
+
+
+def _attention_in_shards_forward(static, q, k, v, arrays):
+    out, lse = _forward(static, q, k, v, arrays)
+    return (out, lse), (q, k, v, out, lse, arrays, arrays.bias is not None, arrays.sinks is not None)
+
+
+_attention_in_shards.defvjp(_attention_in_shards_forward, _attention_backward)
+
+
+def _varying(arrays):
+    """Inside shard_map, what is the same on every device becomes an array of each device where another operand is one: so
+    that JAX adds up the gradients that the devices find for it. Also whether there are such axes."""
+    axes = [frozenset() if array is None else _axes(array) for array in arrays]
+    every = frozenset().union(*axes)
+    cast = getattr(jax.lax, "pcast", None)
+    vary = (lambda x, axes: cast(x, axes, to="varying")) if cast is not None else getattr(jax.lax, "pvary", None)
+    return [array if array is None or own == every else vary(array, tuple(every - own))
+            for array, own in zip(arrays, axes)], bool(every)
+
+
+def _axes(array):
+    kind = jax.typeof(array) if hasattr(jax, "typeof") else None
+    return getattr(kind, "vma", None) or getattr(getattr(kind, "manual_axis_type", None), "varying", None) or frozenset()
+
+
+def _check_shapes(q, k, v, packed):
+    """What is wrong is said when a function is traced, not when it runs."""
+    same = [("v", v, 2, "k", k, 2, "heads"), ("v", v, 3, "k", k, 3, "total" if packed else "seqlen"),
+            ("k", k, 1, "q", q, 1, "head_dim")]
+    if not packed:
+        same += [("k", k, 4, "q", q, 4, "batch"), ("v", v, 4, "q", q, 4, "batch")]
+    for name, array, behind, of, other, behind_of, what in same:
+        if array.shape[-behind] != other.shape[-behind_of]:
+            raise ValueError(f"{name} of shape {array.shape} does not go with {of} of shape {other.shape}: {what} must be the "
+                             f"same; nearest: {other.shape[-behind_of]}")
+    for name, array in (("q", q), ("k", k), ("v", v)):
+        if 0 in array.shape[-2:]:
+            raise ValueError(f"{name} of shape {array.shape} has no heads or no columns; nearest: 1")
+    if q.shape[-2] % k.shape[-2]:
+        raise ValueError(f"heads_kv = {k.shape[-2]} must divide heads_q = {q.shape[-2]}; nearest: {q.shape[-2]}")
+
+
+def _batch_of(cu_seqlens):
+    for name, array in (("cu_seqlens_q", cu_seqlens[0]), ("cu_seqlens_k", cu_seqlens[1])):
+        if array.ndim != 1 or array.shape[0] < 2:
+            raise ValueError(f"{name} has shape {array.shape}; nearest: (batch + 1,) with batch at least 1")
+    return cu_seqlens[0].shape[0] - 1
+
+
 def _check(q, k, v, arrays, batch):
     for name, array in (("q", q), ("k", k), ("v", v)):
         if array.dtype.name not in _DTYPES:
@@ -166,10 +220,15 @@ def _check(q, k, v, arrays, batch):
             raise ValueError(f"{name} has shape {array.shape}; nearest: {' or '.join(map(str, shapes))}")
     if arrays.bias is not None and arrays.bias.dtype.name not in _DTYPES:
         raise TypeError(f"bias has dtype {arrays.bias.dtype.name}; nearest: float32")
+    if arrays.bias is not None and arrays.bias.ndim > 4:
+        raise ValueError(f"bias has {arrays.bias.ndim} dimensions; nearest: 4 (batch, heads_q, seqlen_q, seqlen_k)")
 
 
 def _call(q, k, v, arrays, packed, lengths, causal, causal_top_left, window, chunk, softmax_scale, softcap, deterministic,
           batch_invariant, return_lse, kernel):
+    for name, array in (("q", q), ("k", k), ("v", v)):
+        if array is None or isinstance(array, (list, tuple)):
+            raise TypeError(f"{name} is a {type(array).__name__}; nearest: a jax.Array")
     q, k, v = (jnp.asarray(array) for array in (q, k, v))
     arrays = _Arrays(*(None if array is None else jnp.asarray(array) for array in arrays))
     rank = 3 if packed else 4
@@ -177,14 +236,18 @@ def _call(q, k, v, arrays, packed, lengths, causal, causal_top_left, window, chu
         if array.ndim != rank:
             shapes = "(total, heads, head_dim)" if packed else "(batch, seqlen, heads, head_dim)"
             raise ValueError(f"{name} of shape {array.shape} must be {shapes}")
-    _check(q, k, v, arrays, arrays.cu_seqlens_q.shape[0] - 1 if packed else q.shape[0])
+    _check(q, k, v, arrays, _batch_of(arrays[:2]) if packed else q.shape[0])
+    _check_shapes(q, k, v, packed)
     left, right = o.two(window)
     # Refuses values of a wrong type by name, as the other doors do.
     o.options(causal, causal_top_left, left, right, chunk, softmax_scale, softcap, 0.0, deterministic, batch_invariant, kernel)
     static = _Static(bool(causal), bool(causal_top_left), int(left), int(right), int(chunk),
                      None if softmax_scale is None else float(softmax_scale), float(softcap), bool(deterministic),
-                     bool(batch_invariant), kernel, *(max(1, int(n)) if i == 0 else int(n) for i, n in enumerate(lengths)))
-    out, lse = _attention(static, q, k, v, arrays)
+                     bool(batch_invariant), kernel, max(1, o.integer("max_seqlen_q", lengths[0])), o.integer("max_seqlen_k", lengths[1]))
+    (q, k, v, *arrays), in_shards = _varying((q, k, v, *arrays))
+    arrays = _Arrays(*arrays)
+    attend = _attention_in_shards if in_shards and arrays.alibi_slopes is None else _attention
+    out, lse = attend(static, q, k, v, arrays)
     return (out, lse) if return_lse else out
 
 

@@ -96,6 +96,11 @@ void check_packing(const Array& q, const Array& k, Sides& sides) {
 
 // Checks what is given against q and k, and says it in `flags`.
 void check_sides(Sides& sides, const Tensor& q, const Tensor& k) {
+  for (const Tensor& tensor : sides.tensor) {  // the memory of a negative view has the other sign
+    if (!tensor.object.is_valid() || !nb::cast<bool>(tensor.object.attr("is_neg")())) continue;
+    const std::string name = tensor.array.name;
+    refuse(name + " is a negative view; nearest: " + name + ".resolve_neg()");
+  }
   check_packing(q.array, k.array, sides);
   if (q.array.rank < 3) return;  // describe() refuses it
   const int64_t batch = sides.batch > 0 ? sides.batch : q.array.shape[0];
@@ -260,17 +265,8 @@ Prepared make(const Call& call, const std::string& kernel) {
   out.lse_shape = packed ? tuple_of({at(2), at(1)}) : tuple_of({at(0), at(2), at(1)});
   out.dense = {contiguous(q), contiguous(k), contiguous(v)};
   out.like_q = out.dense[0] && p.head_dim_v == 0;
-  // Checked all the same, as a batch of one query row.
-  if (const bool empty = p.batch == 0 || at(1) == 0; empty) {
-    Problem one = p;
-    one.batch = std::max<int64_t>(p.batch, 1);
-    one.seqlen_q = 1;
-    if (packed) one.total_q = 1;
-    one.strides = {};
-    validate(one);
-    return out;
-  }
   out.planned = find_plan(std::move(request));
+  if (!out.planned) return out;
   out.workspace_bytes = out.planned->plan.workspace_bytes();
   out.serial = out.planned->serial;
   return out;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "request.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 #include <mutex>
@@ -66,9 +67,23 @@ Device device_of(const Request& request) {
   return request.threads > 0 ? cpu(request.threads) : cpu();
 }
 
+// No query row, so nothing to compute. What else is wrong is said all the same, of the problem of one row.
+bool is_empty(const Problem& p) {
+  const bool packed = p.total_q.has_value();
+  if (p.batch != 0 && (packed ? *p.total_q : p.seqlen_q) != 0) return false;
+  Problem one = p;
+  one.batch = std::max<std::int64_t>(p.batch, 1);
+  one.seqlen_q = std::max<std::int64_t>(p.seqlen_q, 1);
+  if (packed) one.total_q = std::max<std::int64_t>(*p.total_q, 1);
+  one.strides = {};
+  validate(one);
+  return true;
+}
+
 }  // namespace
 
 std::shared_ptr<Planned> find_plan(Request request) {
+  if (is_empty(request.problem)) return nullptr;
   static std::mutex mutex;
   static std::unordered_map<Request, std::shared_ptr<Planned>, HashRequest> plans;
   static std::int64_t serial = 0;

@@ -26,7 +26,8 @@ struct Planned {
   std::int64_t serial;
 };
 
-// The plan of a request; made once and kept by value. Safe from any thread.
+// The plan of a request; made once and kept by value. Null where there is no query row, and so nothing to compute. Safe
+// from any thread.
 std::shared_ptr<Planned> find_plan(Request request);
 
 // How many plans are kept before all of them are forgotten: packed batches rarely repeat a shape.

@@ -173,6 +173,7 @@ class Call {
     const int64_t runs = fold ? 1 : outer_;
     if (outer_ == 0) return;
     const std::shared_ptr<Planned> planned = find_plan(request(place, fold));
+    if (!planned) return;
     const std::size_t bytes = planned->plan.workspace_bytes();
     for (int64_t i = 0; i < runs; ++i) {
       HostMemory memory(nullptr, &std::free);
@@ -217,6 +218,9 @@ class Call {
     if (backward_) describe_dout(p, operands_[5].array("dout", base, fold));
     if (const Operand* bias = optional(kBias); bias != nullptr) {
       const auto extents = static_cast<int>(attributes_.integer("bias_rank"));
+      if (extents < 0 || extents > 4) {
+        throw Error(Status::invalid_argument, "bias has " + std::to_string(extents) + " dimensions; nearest: 4");
+      }
       p.score.bias = describe_bias(p, bias->array("bias", extents, false), dtype_of(bias->buffer.element_type()));
     }
     apply_flags(p, static_cast<unsigned>(attributes_.integer("flags")));

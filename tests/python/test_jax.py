@@ -180,3 +180,74 @@ def test_bad_input(kind, text, change, options):
     arrays = change(*random((2, 20, 4, 32), (2, 30, 2, 32), (2, 30, 2, 32)))
     with pytest.raises(kind, match=text):
         jax.block_until_ready(door.attention(*arrays, **options))
+
+
+@pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="shard_map that follows what varies came with jax 0.7")
+@pytest.mark.parametrize("jit", [False, True])
+def test_shard_map_adds_up_the_gradients_of_what_is_everywhere(jit):
+    """Heads of q on two devices, k, v and bias on both: each finds a part of their gradients."""
+    if len(jax.devices()) < 2:
+        pytest.skip("one device")
+    q, k, v, bias, weight = random((2, 8, 4, 16), (2, 8, 1, 16), (2, 8, 1, 16), (8, 8), (2, 8, 4, 16))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("heads",))
+    spec, whole = jax.sharding.PartitionSpec(None, None, "heads"), jax.sharding.PartitionSpec()
+    function = jax.shard_map(lambda q, k, v, bias: door.attention(q, k, v, causal=True, bias=bias), mesh=mesh,
+                             in_specs=(spec, whole, whole, whole), out_specs=spec)
+    function = jax.jit(function) if jit else function
+    wanted = lambda *arrays: plain(*arrays[:3], causal=True, bias=arrays[3])[0]
+    close(function(q, k, v, bias), wanted(q, k, v, bias))
+    grads = [jax.grad(lambda *a: (f(*a) * weight).sum(), argnums=(0, 1, 2, 3))(q, k, v, bias) for f in (function, wanted)]
+    for actual, expected in zip(*grads):
+        close(actual, expected)
+
+
+@pytest.mark.parametrize("wrap", ["checkpoint", "scan", "donate", "vmap"])
+def test_transformations(wrap):
+    q, k, v = random((2, 8, 4, 16), (2, 8, 2, 16), (2, 8, 2, 16))
+
+    def loss(function, q, k, v):
+        if wrap == "scan":
+            body = lambda carry, x: (carry + x * function(carry, k, v), None)
+            return jax.lax.scan(body, q, jnp.arange(3.0))[0].sum()
+        if wrap == "vmap":  # keys that every query shares
+            return jax.vmap(lambda q: function(q, k, v))(jnp.stack([q, q + 1])).sum()
+        return function(q, k, v).sum()
+
+    ours = functools.partial(loss, functools.partial(door.attention, causal=True))
+    ours = jax.checkpoint(ours) if wrap == "checkpoint" else ours
+    wanted = jax.grad(functools.partial(loss, lambda *a: plain(*a, causal=True)[0]), argnums=(0, 1, 2))(q, k, v)
+    donated = (0, 1, 2) if wrap == "donate" else ()
+    grads = jax.jit(jax.grad(ours, argnums=(0, 1, 2)), donate_argnums=donated)(*(x + 0 for x in (q, k, v)))
+    for actual, expected in zip(grads, wanted):
+        close(actual, expected)
+
+
+@pytest.mark.parametrize("text, shapes", [
+    ("has no heads or no columns", ((2, 8, 0, 16), (2, 8, 2, 16))),
+    ("has no heads or no columns", ((2, 8, 4, 16), (2, 8, 0, 16))),
+    ("head_dim must be the same", ((2, 0, 4, 16), (2, 8, 2, 8))),
+    ("batch must be the same", ((2, 8, 4, 16), (1, 8, 2, 16))),
+    ("heads_kv = 3 must divide heads_q = 4", ((2, 8, 4, 16), (2, 8, 3, 16))),
+])
+def test_shapes_are_refused_when_traced(text, shapes):
+    q, k = random(*shapes)
+    with pytest.raises(ValueError, match=text):
+        jax.eval_shape(door.attention, q, k, k)
+
+
+def test_odd_arguments():
+    q, k = random((2, 8, 4, 16), (2, 8, 2, 16))
+    cu = jnp.array([0, 8, 16], jnp.int32)
+    packed = [x.reshape(16, -1, 16) for x in (q, k, k)]
+    assert door.attention(q[:, :0], k, k).shape == (2, 0, 4, 16)
+    with pytest.raises(TypeError, match="q is a list"):
+        door.attention([1.0], k, k)
+    with pytest.raises(ValueError, match="bias has 5 dimensions"):
+        door.attention(q, k, k, bias=jnp.zeros((1, 1, 1, 8, 8)))
+    for wrong in (cu[:1], cu[None], cu[0]):
+        with pytest.raises(ValueError, match="cu_seqlens_q has shape"):
+            door.attention_varlen(*packed, wrong, wrong, 8, 8)
+    with pytest.raises(TypeError, match="max_seqlen_q = 8.5 must be an integer"):
+        door.attention_varlen(*packed, cu, cu, 8.5, 8)
+    with pytest.raises(TypeError, match="must be an integer"):
+        jax.jit(lambda longest: door.attention_varlen(*packed, cu, cu, longest, 8))(8)

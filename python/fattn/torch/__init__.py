@@ -8,7 +8,7 @@ symbol of PyTorch is linked, so this works with any version that has torch.libra
 
 import torch
 
-from ._attention import attention, attention_varlen
+from ._attention import attention, attention_varlen, require_tensors
 from ._sdpa import narrow, scaled_dot_product_attention
 
 __all__ = ["attention", "attention_varlen", "scaled_dot_product_attention"]

@@ -6,7 +6,7 @@ import torch
 from torch.autograd import forward_ad
 
 from .. import _options as o
-from ._operators import NO_TENSORS, eager
+from ._operators import NO_TENSORS, eager, transformed
 from ._run import BIAS, NAMES, SINKS, forward, refuse_layout
 
 _UNBOUNDED = (-1, -1)
@@ -26,8 +26,13 @@ def _watched(q, k, v):
         return True
     if type(q) not in _PLAIN or type(k) not in _PLAIN or type(v) not in _PLAIN:
         return True
-    return (_dispatch_modes() > 0 or _function_modes() > 0 or _functorch_level() is not None or _tracing() is not None
-            or forward_ad._current_level >= 0 or q.is_meta)
+    return (_dispatch_modes() > 0 or _function_modes() > 0 or _in_transform() or _tracing() is not None or q.is_meta
+            or q.is_neg() or k.is_neg() or v.is_neg())
+
+
+def _in_transform():
+    """Of torch.func, or among dual tensors."""
+    return forward_ad._current_level >= 0 or (_functorch_level is not None and _functorch_level() is not None)
 
 
 def _recorded(q, k, v, tensors):
@@ -38,7 +43,7 @@ def _recorded(q, k, v, tensors):
     return tensors is not None and any(isinstance(t, torch.Tensor) and t.requires_grad for t in tensors)
 
 
-def _require_tensors(**values):
+def require_tensors(**values):
     for name, value in values.items():
         if not isinstance(value, torch.Tensor):
             raise TypeError(f"{name} is a {type(value).__name__}; nearest: a torch.Tensor")
@@ -46,9 +51,9 @@ def _require_tensors(**values):
 
 def _require_operands(q, k, v, tensors):
     """What the compiled part checks in the short way; tensors without data never reach it."""
-    _require_tensors(q=q, k=k, v=v)
+    require_tensors(q=q, k=k, v=v)
     if tensors is not None:
-        _require_tensors(**{name: tensor for name, tensor in zip(NAMES, tensors) if tensor is not None})
+        require_tensors(**{name: tensor for name, tensor in zip(NAMES, tensors) if tensor is not None})
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if not tensor.is_meta:
             refuse_layout(name, tensor)
@@ -57,7 +62,7 @@ def _require_operands(q, k, v, tensors):
 
 
 def _cast_for_autocast(q, k, v):
-    _require_tensors(q=q, k=k, v=v)
+    require_tensors(q=q, k=k, v=v)
     kind = q.device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):
         return q, k, v
@@ -66,7 +71,7 @@ def _cast_for_autocast(q, k, v):
 
 
 def _seeded(tensors, generator, q):
-    _require_tensors(q=q)
+    require_tensors(q=q)
     words = torch.randint(0, 1 << 62, (2,), dtype=torch.int64, device=q.device, generator=generator)
     return *(NO_TENSORS if tensors is None else tensors)[:-2], words[:1], words[1:]
 
@@ -87,7 +92,10 @@ def _call(q, k, v, tensors, lengths, causal, causal_top_left, window, chunk, sof
                batch_invariant, kernel)
     if _watched(q, k, v):
         _require_operands(q, k, v, tensors)
-        out, lse = torch.ops.fattn.forward.default(q, k, v, *(tensors or NO_TENSORS), *scalars)
+        operator = torch.ops.fattn.forward.default
+        if not torch.compiler.is_compiling() and _in_transform():
+            operator = transformed
+        out, lse = operator(q, k, v, *(tensors or NO_TENSORS), *scalars)
     elif _recorded(q, k, v, tensors):
         bias, sinks = (None, None) if tensors is None else (tensors[BIAS], tensors[SINKS])
         return eager(q, k, v, bias, sinks, tensors, scalars, return_lse)

@@ -77,14 +77,13 @@ def _no_dout(out):
     return torch.zeros((1,) * out.dim(), dtype=out.dtype, device=out.device).expand(out.shape)
 
 
-def _gradients(ctx, dout, dlse):
+def _gradients(ctx, dout, dlse, operator=torch.ops.fattn.backward.default):
     q, k, v, out, lse, *tensors = ctx.saved_tensors
     grads = [None] * (3 + TENSORS + len(ctx.scalars))
     if dout is None and dlse is None:
         return tuple(grads)
-    dq, dk, dv, dbias, dsink = torch.ops.fattn.backward.default(
-        _no_dout(out) if dout is None else dout, dlse, q, k, v, out, lse, ctx.need_dbias, ctx.need_dsink, *tensors,
-        *ctx.scalars)
+    dout = _no_dout(out) if dout is None else dout
+    dq, dk, dv, dbias, dsink = operator(dout, dlse, q, k, v, out, lse, ctx.need_dbias, ctx.need_dsink, *tensors, *ctx.scalars)
     grads[:3] = dq, dk, dv
     if ctx.need_dbias:
         grads[3 + BIAS] = dbias.to(tensors[BIAS].dtype)
@@ -137,6 +136,43 @@ class _Eager(torch.autograd.Function):
         dbias = dbias.to(tensors[BIAS].dtype) if need_dbias else None
         return dq, dk, dv, dbias, dsink if need_dsink else None, None, None, None
 
+
+def _refuse_forward_mode(ctx, *tangents):
+    raise NotImplementedError("forward-mode derivatives (jvp, jacfwd, dual tensors): fattn computes reverse-mode ones only; "
+                              "nearest: torch.nn.functional.scaled_dot_product_attention with SDPBackend.MATH")
+
+
+class _Transformed(torch.autograd.Function):
+    """Under torch.func's transforms and dual tensors, of which an operator's registrations know nothing."""
+
+    generate_vmap_rule = True
+    setup_context = staticmethod(_save)
+    jvp = staticmethod(_refuse_forward_mode)
+
+    @staticmethod
+    def forward(*arguments):
+        return torch.ops.fattn.forward.default(*arguments)
+
+    @staticmethod
+    def backward(ctx, dout, dlse):
+        return _gradients(ctx, dout, dlse, _TransformedBackward.apply)
+
+
+class _TransformedBackward(torch.autograd.Function):
+    generate_vmap_rule = True
+    backward = staticmethod(_refuse_double)
+    jvp = staticmethod(_refuse_forward_mode)
+
+    @staticmethod
+    def forward(*arguments):
+        return torch.ops.fattn.backward.default(*arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+
+transformed = _Transformed.apply
 
 # Function.apply is a wrapper for functorch's transforms, which take the operator; it costs as much as what it wraps.
 eager = super(torch.autograd.Function, _Eager).apply

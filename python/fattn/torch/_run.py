@@ -48,6 +48,8 @@ def _prepare_backward(dout, q, k, v, tensors, scalars, *flags):
     """Also `dout` as the kernel will read it. Its layout is autograd's choice, not the caller's: what no kernel reads is
     laid out anew here."""
     threads = torch.get_num_threads()
+    if dout.is_neg():
+        dout = dout.resolve_neg()
     if dout.stride(-1) not in (0, 1) and dout.shape[-1] > 1:
         dout = dout.contiguous()
     try:
