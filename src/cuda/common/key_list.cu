@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/common/counting_sort.cuh"
 #include "cuda/common/key_list.hpp"
 #include "cuda/launch.hpp"
 
@@ -6,7 +7,6 @@ namespace fattn::gpu {
 namespace {
 
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
-constexpr int kClasses = 64;  // of cost, the dearest first
 
 // The largest value of this thread and those before it.
 __device__ int largest_so_far(int value, int (&of_warps)[kWarps]) {
@@ -57,15 +57,7 @@ __global__ void __launch_bounds__(kThreads) key_list(const __grid_constant__ Key
   };
   for (int index = thread; index <= batch; index += kThreads) atomicAdd(&places[class_of(index)], tiles_of(index));
   __syncthreads();
-  if (thread == 0) {
-    int before = 0;
-    for (int& place : places) {
-      const int here = place;
-      place = before;
-      before += here;
-    }
-    *p.count = min_of(before, p.capacity);
-  }
+  if (thread == 0) *p.count = min_of(sizes_to_places(places), p.capacity);
   __syncthreads();
   for (int index = warp; index <= batch; index += kWarps) {
     const int tiles = tiles_of(index);

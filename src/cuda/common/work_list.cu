@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cuda/common/counting_sort.cuh"
 #include "cuda/common/work_list.hpp"
 #include "cuda/launch.hpp"
 
@@ -6,7 +7,6 @@ namespace fattn::gpu {
 namespace {
 
 constexpr int kThreads = 1024;
-constexpr int kClasses = 64;  // of cost, the dearest first
 
 // The class of a tile by the key tiles it walks.
 __device__ int cost_class(const WorkListParams& p, const SequenceRows& q, const SequenceRows& k, int row, int most) {
@@ -37,15 +37,7 @@ __global__ void __launch_bounds__(kThreads) work_list(const __grid_constant__ Wo
   };
   each([&](int, int, int cost) { atomicAdd(&places[cost], 1); });
   __syncthreads();
-  if (thread == 0) {
-    int before = 0;
-    for (int& place : places) {
-      const int here = place;
-      place = before;
-      before += here;
-    }
-    *p.count = min_of(before, p.capacity);
-  }
+  if (thread == 0) *p.count = min_of(sizes_to_places(places), p.capacity);
   __syncthreads();
   each([&](int index, int row, int cost) {
     const int place = atomicAdd(&places[cost], 1);
