@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <array>
+#include <algorithm>
 #include <charconv>
 
+#include "core/describe.hpp"
 #include "core/extents.hpp"
 #include "core/kernel.hpp"
 #include "core/lower.hpp"
@@ -90,58 +91,9 @@ double tiled_bytes(const Problem& p, Tile tile) {
   return once + tensors + heads * visited(band, tile, true) * each_query;
 }
 
-std::string human(double bytes) {
-  static constexpr std::array<const char*, 6> kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  std::size_t unit = 0;
-  while (bytes >= 1024 && unit + 1 < kUnits.size()) {
-    bytes /= 1024;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.3g} {}", bytes, kUnits[unit]);
-}
-
-std::string human_flops(double flops) {
-  static constexpr std::array<const char*, 6> kUnits = {"FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"};
-  std::size_t unit = 0;
-  while (flops >= 1000 && unit + 1 < kUnits.size()) {
-    flops /= 1000;
-    ++unit;
-  }
-  return fmt::format("{:.4g} {}", flops, kUnits[unit]);
-}
-
-std::string describe(const Device& device) {
-  std::string text = device.name;
-  if (device.kind == DeviceKind::cpu) {
-    text += fmt::format(", {} thread{}", device.threads, device.threads == 1 ? "" : "s");
-    if (device.avx2) text += ", avx2";
-    if (device.avx512) text += ", avx512";
-    if (device.avx512_bf16) text += ", avx512_bf16";
-    if (device.amx_bf16) text += ", amx";
-    return text;
-  }
-  if (device.index >= 0) text += fmt::format(" (cuda:{})", device.index);
-  text += fmt::format(", sm{}, {} SMs", device.compute_capability, device.sm_count);
-  if (device.peak_16bit_tflops > 0) text += fmt::format(", {:.0f} TFLOP/s", device.peak_16bit_tflops);
-  if (device.memory_gb_per_second > 0) text += fmt::format(", {:.0f} GB/s", device.memory_gb_per_second);
-  return text + (device.index < 0 ? "; described only: this plan cannot run here" : "");
-}
-
-std::string describe(const LaunchShape& shape, DeviceKind kind) {
-  const bool cpu = kind == DeviceKind::cpu;
-  std::string text = shape.tile.empty() ? "no tiles" : "tile " + shape.tile;
-  if (shape.grid > 0) text += fmt::format("; {} {}", shape.grid, cpu ? "work items" : "blocks");
-  if (shape.threads > 0)
-    text += cpu ? fmt::format(" for {} threads", shape.threads) : fmt::format(" of {} threads", shape.threads);
-  if (shape.shared_memory_bytes > 0) {
-    text += fmt::format(", {} shared memory", human(static_cast<double>(shape.shared_memory_bytes)));
-  }
-  return text;
-}
-
 std::string against(double ours, double standard) {
-  return fmt::format("{:<12} standard attention {}{}", human(ours), human(standard),
-                     ours > 0 ? fmt::format(" ({:.3g} x)", standard / ours) : "");
+  return fmt::format("{:<12} standard attention {}{}", bytes_text(ours), bytes_text(standard),
+                     ours > 0 ? fmt::format(" ({} x)", three_digits(standard / ours)) : "");
 }
 
 }  // namespace
@@ -174,19 +126,21 @@ std::string Plan::explain() const {
     text += fmt::format("{:<11}{}\n", label, value);
   };
   line("problem", to_string(p));
-  line("device", describe(on));
+  line("device", device_text(on));
   line("kernel", kernel());
-  line("", describe(launch_shape(), on.kind));
-  line("workspace", human(static_cast<double>(workspace_bytes())));
+  line("", launch_text(*this));
+  line("workspace", bytes_text(static_cast<double>(workspace_bytes())));
   std::string ideal;
   if (on.peak_16bit_tflops > 0 && size_of(p.dtype) == 2) {
     ideal = fmt::format(", {:.4g} us at the device's peak", work / on.peak_16bit_tflops / 1e6);
   }
-  line("work", human_flops(work) + ideal);
+  line("work", count_text(work, "FLOP") + ideal);
   line("memory", against(moved.memory_bytes, moved.standard_memory_bytes));
   line("traffic", against(moved.bytes, moved.standard_bytes));
-  for (std::size_t i = 0; i < refusals().size(); ++i) {
-    line(i == 0 ? "refused" : "", fmt::format("{}: {}", refusals()[i].kernel, refusals()[i].reason));
+  std::string_view label = "refused";
+  for (const Refusal& each : grouped(refusals())) {
+    line(label, fmt::format("{}: {}", each.kernel, each.reason));
+    label = "";
   }
   return text;
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "core/describe.hpp"
 #include "core/expect_error.hpp"
 #include "core/fake_rows.hpp"
 
@@ -56,8 +57,8 @@ TEST(Explain, SaysAllOfIt) {
   fake::workspace_bytes = 0;
   for (const char* part :
        {"problem    fwd b4 hq32 hk8 sq4096 sk4096 d128 bf16 causal\n", "device     NVIDIA H100 SXM5, sm90, 132 SMs",
-        "described only", "kernel     sm90_forward\n", "tile 64x32, 2 stages; 7 blocks of", "workspace  3 MiB\n",
-        "work       549.9 GFLOP, 555.8 us at the device's peak", "standard attention 8.", "traffic    "}) {
+        "described only", "kernel     sm90_forward\n", "tile 64x32, 2 stages; 7 blocks of", "workspace  3.00 MiB\n",
+        "work       550 GFLOP, 555.8 us at the device's peak", "standard attention 8.", "traffic    "}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << " is not in\n" << text;
   }
   for (const char* part : {"2 threads", "refused    sm90_forward: device = cpu: this row runs on cuda\n",
@@ -65,6 +66,17 @@ TEST(Explain, SaysAllOfIt) {
     EXPECT_NE(on_cpu.find(part), std::string::npos) << part << " is not in\n" << on_cpu;
   }
   EXPECT_EQ(text.back(), '\n');
+}
+
+TEST(Explain, RowsThatRefuseForOneReasonAreOneLine) {
+  const std::vector<Refusal> groups = grouped({{"a", "x"}, {"b", "x"}, {"c", "x"}, {"d", "y"}, {"e", "x"}, {"f", "x"}});
+  ASSERT_EQ(groups.size(), 3u);
+  EXPECT_EQ(groups[0].kernel, "a and 2 more");
+  EXPECT_EQ(groups[0].reason, "x");
+  EXPECT_EQ(groups[1].kernel, "d");
+  EXPECT_EQ(groups[1].reason, "y");
+  EXPECT_EQ(groups[2].kernel, "e and 1 more");
+  EXPECT_TRUE(grouped({}).empty());
 }
 
 }  // namespace

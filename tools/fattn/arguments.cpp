@@ -22,11 +22,7 @@ namespace {
 
 bool looks_like_a_problem(const std::string& argument) {
   const std::string_view word = std::string_view(argument).substr(0, argument.find_first_of(" \t"));
-  return word == "fwd" || word == "bwd" || word == "dec" || word.size() != argument.size();
-}
-
-const char* pass_name(Pass pass) {
-  return pass == Pass::forward ? "forward" : pass == Pass::backward ? "backward" : "decode";
+  return word == "fwd" || word == "bwd" || word == "decode" || word.size() != argument.size();
 }
 
 }  // namespace
@@ -98,38 +94,6 @@ std::vector<Plan> forced_plans(const std::vector<std::string>& names, const Prob
   return plans;
 }
 
-std::string device_text(const Device& device) {
-  std::string text = device.name;
-  if (device.kind == DeviceKind::cpu) {
-    text += fmt::format(", {} thread{}", device.threads, device.threads == 1 ? "" : "s");
-    if (device.avx2) text += ", AVX2";
-    if (device.avx512) text += ", AVX-512";
-    if (device.avx512_bf16) text += ", AVX512_BF16";
-    if (device.amx_bf16) text += ", AMX";
-    return text;
-  }
-  if (device.index >= 0) text += fmt::format(" (cuda:{})", device.index);
-  text += fmt::format(", sm{}, {} SMs", device.compute_capability, device.sm_count);
-  if (device.memory_bytes > 0) text += fmt::format(", {}", bytes_text(static_cast<double>(device.memory_bytes)));
-  if (device.peak_16bit_tflops > 0) text += fmt::format(", {:.0f} TFLOP/s", device.peak_16bit_tflops);
-  if (device.memory_gb_per_second > 0) text += fmt::format(", {:.0f} GB/s", device.memory_gb_per_second);
-  return text + (device.index < 0 ? ", described: not on this machine" : "");
-}
-
-std::string launch_text(const Plan& plan) {
-  const LaunchShape& shape = plan.launch_shape();
-  const bool cpu = plan.device().kind == DeviceKind::cpu;
-  std::string text = shape.tile.empty() ? "no tiles" : "tile " + shape.tile;
-  if (shape.grid > 0) text += fmt::format("; {} {}", shape.grid, cpu ? "work items" : "blocks");
-  if (shape.threads > 0) {
-    text += fmt::format(" {} {} thread{}", cpu ? "for" : "of", shape.threads, shape.threads == 1 ? "" : "s");
-  }
-  if (shape.shared_memory_bytes > 0) {
-    text += fmt::format(", {} shared memory", bytes_text(static_cast<double>(shape.shared_memory_bytes)));
-  }
-  return text;
-}
-
 Json device_json(const Device& device) {
   Json json = {{"kind", device.kind == DeviceKind::cpu ? "cpu" : "cuda"}, {"name", device.name}};
   json["here"] = device.index >= 0;
@@ -158,7 +122,7 @@ Json plan_json(const Plan& plan) {
   Json refusals = Json::array();
   for (const Refusal& each : plan.refusals()) refusals.push_back({{"kernel", each.kernel}, {"reason", each.reason}});
   return {{"problem", to_string(plan.problem())},
-          {"direction", pass_name(plan.problem().pass)},
+          {"direction", to_string(plan.problem().pass)},
           {"device", plan.device().name},
           {"kernel", plan.kernel()},
           {"tile", shape.tile},

@@ -31,8 +31,6 @@ std::vector<std::string> forced_names(const std::vector<std::string>& names, con
                                       const Device& device);
 std::vector<Plan> forced_plans(const std::vector<std::string>& names, const Problem& problem, const Device& device);
 
-std::string device_text(const Device& device);  // "NVIDIA H200 (cuda:0), sm90, 132 SMs, 989 TFLOP/s, 4800 GB/s"
-std::string launch_text(const Plan& plan);      // "tile 64x128; 144 work items for 2 threads"
 Json device_json(const Device& device);
 Json plan_json(const Plan& plan);
 

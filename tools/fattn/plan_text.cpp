@@ -40,7 +40,7 @@ std::string plan_text(const Plan& plan) {
 
   if (!plan.refusals().empty()) {
     Table refusals({{"", Align::left}, {"", Align::left}});
-    for (const Refusal& each : plan.refusals()) refusals.row({each.kernel, each.reason});
+    for (const Refusal& each : grouped(plan.refusals())) refusals.row({each.kernel, each.reason});
     text += fmt::format("\nrows that declined\n{}", refusals.text());
   }
   return text;

@@ -14,15 +14,6 @@ namespace fattn::tool {
 
 namespace {
 
-// Three significant digits without an exponent for values of 0.1 to 9999.
-std::string three_digits(double value) {
-  const double size = std::fabs(value);
-  if (size == 0) return "0";
-  if (size < 0.1) return fmt::format("{:.2g}", value);
-  const int decimals = size < 9.995 ? 2 : size < 99.95 ? 1 : 0;
-  return fmt::format("{:.{}f}", value, decimals);
-}
-
 // Columns that text takes on a terminal: colour sequences take none.
 std::size_t shown_width(std::string_view text) {
   std::size_t width = 0;
@@ -62,32 +53,11 @@ std::string painted(std::string_view text, int code) {
 
 }  // namespace
 
-std::string bytes_text(double bytes) {
-  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  std::size_t unit = 0;
-  while (std::fabs(bytes) >= 1000 && unit + 1 < std::size(kUnits)) {
-    bytes /= 1024;
-    ++unit;
-  }
-  return fmt::format("{} {}", unit == 0 ? fmt::format("{:.0f}", bytes) : three_digits(bytes), kUnits[unit]);
-}
-
 std::string time_text(double microseconds) {
   if (microseconds < 1) return fmt::format("{} ns", three_digits(microseconds * 1e3));
   if (microseconds < 1e3) return fmt::format("{} us", three_digits(microseconds));
   if (microseconds < 1e6) return fmt::format("{} ms", three_digits(microseconds / 1e3));
   return fmt::format("{} s", three_digits(microseconds / 1e6));
-}
-
-std::string count_text(double count, std::string_view unit) {
-  static constexpr const char* kPrefixes[] = {"", "k", "M", "G", "T", "P", "E"};
-  std::size_t prefix = 0;
-  while (std::fabs(count) >= 999.5 && prefix + 1 < std::size(kPrefixes)) {
-    count /= 1000;
-    ++prefix;
-  }
-  return fmt::format("{} {}{}", prefix == 0 ? fmt::format("{:.6g}", count) : three_digits(count), kPrefixes[prefix],
-                     unit);
 }
 
 std::string error_text(double value) { return fmt::format("{:.1e}", value); }

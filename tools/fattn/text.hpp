@@ -3,16 +3,17 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-// How the tool writes for people: units and aligned tables.
+#include "core/describe.hpp"
+
+// How the tool writes for people: aligned tables, and units beside those of core/describe.hpp.
 namespace fattn::tool {
 
-std::string bytes_text(double bytes);                         // "3.75 MiB"
-std::string time_text(double microseconds);                   // "1.24 ms"
-std::string count_text(double count, std::string_view unit);  // "5.37 GFLOP": powers of 1000
-std::string error_text(double value);                         // "1.2e-03"
-std::string ratio_text(double ratio);                         // "0.25x", "1200x"
+std::string time_text(double microseconds);  // "1.24 ms"
+std::string error_text(double value);        // "1.2e-03"
+std::string ratio_text(double ratio);        // "0.25x", "1200x"
 
 enum class Align { left, right };
 
