@@ -51,6 +51,9 @@ set_target_properties(fattn_shared PROPERTIES VERSION ${PROJECT_VERSION} SOVERSI
 # Inside this build fattn::fattn is the static library; where it is installed, cmake/fattn-config.cmake.in decides.
 add_library(fattn::fattn ALIAS fattn_static)
 
+if(NOT FATTN_INSTALL)
+  return()
+endif()
 set(config_dir ${CMAKE_INSTALL_LIBDIR}/cmake/fattn)
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/fattn-config.cmake.in
   ${PROJECT_BINARY_DIR}/fattn-config.cmake INSTALL_DESTINATION ${config_dir})

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """check.py BUILD_DIR STEP: one step of the install test (tests/install/CMakeLists.txt lists them); `prefix` goes first."""
 
+import json
 import os
 import pathlib
 import re
@@ -30,10 +31,10 @@ def require(condition, message):
         sys.exit(f"FAILED: {message}")
 
 
-def readme_snippet():
-    """The C++ block of README.md that follows the marker `<!-- snippet:quickstart -->`, without its #include lines."""
-    block = re.search(r"<!-- snippet:quickstart -->\s*```cpp\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    require(block, "README.md has no C++ block after <!-- snippet:quickstart -->")
+def readme_snippet(name):
+    """The block of README.md that follows the marker `<!-- snippet:NAME -->`, without its #include lines."""
+    block = re.search(rf"<!-- snippet:{name} -->\s*```\w+\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    require(block, f"README.md has no block after <!-- snippet:{name} -->")
     return "".join(line + "\n" for line in block.group(1).splitlines() if not line.startswith("#include"))
 
 
@@ -49,7 +50,8 @@ class Install:
         shutil.rmtree(self.work, ignore_errors=True)
         run(CMAKE, "--install", self.build, "--prefix", self.work / "first")
         (self.work / "first").rename(self.prefix)
-        (self.work / "readme_snippet.inc").write_text(readme_snippet())
+        for name in ("cpp", "c"):
+            (self.work / f"readme_{name}.inc").write_text(readme_snippet(name))
 
     def programs(self, folder, environment=None):
         for program in ("consumer_cpp", "consumer_c"):
@@ -79,7 +81,7 @@ class Install:
         folder.mkdir(exist_ok=True)
         consumer = SOURCE / "consumer"
         run(CXX, "-std=c++20", "-O1", *flags, f"-I{self.work}", consumer / "consumer.cpp", "-o", folder / "consumer_cpp", *libraries)
-        run(CC, "-std=c11", *flags, consumer / "consumer.c", "-o", folder / "consumer_c", *libraries)
+        run(CC, "-std=c11", *flags, f"-I{self.work}", consumer / "consumer.c", "-o", folder / "consumer_c", *libraries)
         require(self.programs(folder, {"LD_LIBRARY_PATH": str(self.libdir)}) == (kind == "shared"),
                 f"the program is not linked {kind}")
 
@@ -89,12 +91,45 @@ class Install:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         shutil.copy(SOURCE / "consumer" / "consumer.c", folder)
+        shutil.copy(self.work / "readme_c.inc", folder)
         (folder / "CMakeLists.txt").write_text(
             "cmake_minimum_required(VERSION 3.16)\nproject(consumer LANGUAGES C)\nfind_package(fattn REQUIRED)\n"
             "add_executable(consumer_c consumer.c)\ntarget_link_libraries(consumer_c PRIVATE fattn::fattn)\n")
         run(CMAKE, "-G", "Ninja", "-S", folder, "-B", folder / "build", f"-DCMAKE_PREFIX_PATH={self.prefix}")
         run(CMAKE, "--build", folder / "build")
         run(folder / "build" / "consumer_c")
+
+    def step_examples(self):
+        """examples/ as a project of its own."""
+        folder = self.work / "examples"
+        shutil.rmtree(folder, ignore_errors=True)
+        run(CMAKE, "-G", "Ninja", "-S", ROOT / "examples", "-B", folder, f"-DCMAKE_PREFIX_PATH={self.prefix}")
+        run(CMAKE, "--build", folder)
+        run(folder / "example_forward", stdout=subprocess.DEVNULL)
+
+    def step_subproject(self):
+        """add_subdirectory: the library, and no tests, no tool, no installation, no settings of the whole project."""
+        folder = self.work / "subproject"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / "toolchain.cmake").write_text('message(FATAL_ERROR "a module of the outer project was taken for ours")')
+        (folder / "main.cpp").write_text('#include "fattn/fattn.hpp"\nint main() { return fattn::version().major < 0; }\n')
+        (folder / "CMakeLists.txt").write_text(
+            "cmake_minimum_required(VERSION 3.25)\nproject(outer LANGUAGES C CXX)\n"
+            "list(PREPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_SOURCE_DIR})\n"
+            f"add_subdirectory({ROOT} fattn)\nadd_executable(main main.cpp)\n"
+            "target_link_libraries(main PRIVATE fattn::fattn)\n"
+            "foreach(absent fattn_tool fattn_verify test_core example_forward)\n"
+            "  if(TARGET ${absent})\n    message(FATAL_ERROR \"${absent} is part of the outer project\")\n  endif()\nendforeach()\n")
+        run(CMAKE, "-G", "Ninja", "-S", folder, "-B", folder / "build", "-DFATTN_CUDA=OFF")
+        cache = (folder / "build" / "CMakeCache.txt").read_text()
+        require(re.search(r"^CMAKE_BUILD_TYPE:\w+=$", cache, re.MULTILINE), "the outer project's build type was set")
+        rules = json.loads(output("ninja", "-C", folder / "build", "-t", "compdb"))
+        ours = [each["command"] for each in rules if each["file"].endswith("src/core/plan.cpp")]
+        require(ours and "-O3" in ours[0], "the library is not optimised where the outer project has no build type")
+        run(CMAKE, "--build", folder / "build", "--target", "CMakeFiles/main.dir/main.cpp.o")
+        run(CMAKE, "--install", folder / "build", "--prefix", folder / "prefix")
+        require(not (folder / "prefix").exists(), "the outer project installs us")
 
     def step_exported_names(self):
         shared = self.libdir / "libfattn.so"
@@ -120,15 +155,22 @@ class Install:
         print(f"{len(names)} exported names, needs {needed}, links {links}")
 
     def step_headers(self):
-        """Each installed header compiles alone, with nothing but the prefix on the path."""
+        """Each installed header compiles alone, with nothing but the prefix on the path, and gives no warnings."""
+        warnings = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wundef", "-Werror")
+        only = {"c++": ("-Wold-style-cast", "-Wnon-virtual-dtor", "-Woverloaded-virtual"),
+                "c": ("-Wstrict-prototypes", "-Wmissing-prototypes")}
+        others = [(c, cxx) for c, cxx in (("gcc", "g++"), ("clang-14", "clang++-14")) if shutil.which(c) and shutil.which(cxx)]
         include = self.prefix / "include"
         headers = sorted(include.rglob("*.h*"))
         require(len(headers) > 5, f"only {len(headers)} headers are installed")
         for header in headers:
-            compilers = [(CXX, "c++", "c++20")] + ([(CC, "c", "c11")] if header.suffix == ".h" else [])
+            compilers = []
+            for c, cxx in {(CC, CXX), *others}:
+                compilers += [(cxx, "c++", "c++20")] + ([(c, "c", "c11")] if header.suffix == ".h" else [])
             for compiler, language, standard in compilers:
-                run(compiler, f"-std={standard}", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", f"-I{include}",
-                    "-x", language, "-", input=f'#include "{header.relative_to(include)}"\n', text=True)
+                unit = f'#include "{header.relative_to(include)}"\nextern int unit_is_not_empty;\n'
+                run(compiler, f"-std={standard}", *warnings, *only[language], "-fsyntax-only", f"-I{include}",
+                    "-x", language, "-", input=unit, text=True)
 
 
 def main(build, step):

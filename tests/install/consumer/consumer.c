@@ -16,6 +16,14 @@ static int failed(const char* what) {
   return 1;
 }
 
+/* The example of README.md. */
+static int readme(void) {
+  static float q[1024][8][64], k[1024][2][64], v[1024][2][64], o[1024][8][64];
+  v[0][1][5] = 3.0f; /* the first query sees nothing else; head 7 reads key head 1 */
+#include "readme_c.inc"
+  return o[0][7][5] == 3.0f && o[0][0][5] == 0.0f ? 0 : failed("the example of README.md");
+}
+
 int main(void) {
   fattn_plan* plan = NULL;
   fattn_buffers buffers;
@@ -61,6 +69,7 @@ int main(void) {
   }
   if (fattn_plan_destroy(plan) != FATTN_OK) return failed("fattn_plan_destroy");
   free(memory);
+  if (readme() != 0) return 1;
 
   /* A refusal is a status and a sentence, never an exception or an exit. */
   status = fattn_plan_from_text("fwd b0 hq1 hk1 sq1 sk1 d32 fp32", "cpu", NULL, &plan);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "fattn/fattn.hpp"
+#include "fattn/workspace.hpp"
 
 namespace {
 
@@ -55,7 +56,7 @@ int main() {
   const float *q = q_data.data(), *k = k_data.data(), *v = v_data.data();
   float* o = o_data.data();
 
-#include "readme_snippet.inc"
+#include "readme_cpp.inc"
 
   const double error = largest_error(q_data, k_data, v_data, o_data);
   const fattn::Version version = fattn::version();
