@@ -6,7 +6,7 @@
                                README.md and docs/*.md, draws docs/img/*.png (needs matplotlib), prints geometric means
     bench/report.py --check    writes nothing; exits 1 when a table is not what the results say
 
-NAME is a key of VIEWS. A table holds one run: things that were timed together."""
+NAME is a key of VIEWS, or `summary`: a row for each of them. A table holds one run: things that were timed together."""
 
 import argparse
 import dataclasses
@@ -156,6 +156,24 @@ def table(view, cells):
     return "\n".join(lines + ["", " ".join(notes)])
 
 
+def summary(chosen):
+    """One row for each view that has results."""
+    lines = ["| | device | fattn | beside its peer, geometric mean |", "|---|---|---|---|"]
+    for name, view in VIEWS.items():
+        cells = chosen[name]
+        if cells is None:
+            continue
+        ours = [row["fattn"] for row in cells.cells.values() if "fattn" in row]
+        slow, fast = (speed(each(ours, key=lambda record: record["tflops"]), view) for each in (min, max))
+        ratios = cells.ratios(view.peer)
+        mean = f"{records.geometric_mean(ratios):.2f} of {LABELS[view.peer]}, {len(ratios)} shapes" if ratios else "-"
+        dtypes = sorted({problem.dtype for problem in cells.problems})
+        what = f"{ours[0]['direction']}, {', '.join(dtypes)}"
+        unit = "GFLOP/s" if view.cpu else "TFLOP/s"
+        lines.append(f"| {what} | {ours[0]['device']} | {slow} to {fast} {unit} | {mean} |")
+    return "\n".join(lines) if len(lines) > 2 else "No results recorded yet."
+
+
 def rewrite(text, tables, where):
     """Fills every pair of markers in a page. Unknown names and unpaired markers are errors."""
     pattern = re.compile(r"<!-- bench:begin ([^ ]+) -->\n(.*?)<!-- bench:end \1 -->", re.DOTALL)
@@ -282,7 +300,7 @@ def main(arguments=None):
         }
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    tables = {name: table(view, chosen[name]) for name, view in VIEWS.items()}
+    tables = {name: table(view, chosen[name]) for name, view in VIEWS.items()} | {"summary": summary(chosen)}
 
     stale, filled = [], 0
     for path in pages(root):

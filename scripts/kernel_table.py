@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The table of kernels in README.md, made by asking every row of a build what it accepts.
+"""The table of kernels in docs/kernels.md, made by asking every row of a build what it accepts.
 
     scripts/kernel_table.py build/cuda            rewrites it
     scripts/kernel_table.py build/cuda --check    exits 1 if it is not what the rows say (77: this build or this
@@ -116,17 +116,17 @@ def table(build):
 def main(arguments):
     if not arguments or arguments[1:] not in ([], ["--check"]):
         sys.exit(__doc__)
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    page = ROOT / "docs/kernels.md"
+    text = page.read_text(encoding="utf-8")
     pattern = re.compile(r"(<!-- kernels:begin -->\n).*?(<!-- kernels:end -->)", re.DOTALL)
     if not pattern.search(text):
-        sys.exit("README.md has no kernels:begin and kernels:end")
+        sys.exit("docs/kernels.md has no kernels:begin and kernels:end")
     new = pattern.sub(lambda match: match.group(1) + table(pathlib.Path(arguments[0]).resolve()) + match.group(2), text)
     if len(arguments) > 1:
         if new != text:
-            sys.exit(f"the table in README.md is not what the rows say: scripts/kernel_table.py {arguments[0]}")
+            sys.exit(f"the table in docs/kernels.md is not what the rows say: scripts/kernel_table.py {arguments[0]}")
         return 0
-    readme.write_text(new, encoding="utf-8")
+    page.write_text(new, encoding="utf-8")
     return 0
 
 

@@ -137,6 +137,25 @@ class Report(unittest.TestCase):
         self.assertIn("2.00 of cuDNN (2 cells)", self.readme())
         self.assertIn("| 128 | causal | 16384 | 123 | - | - |", self.readme())
 
+    def test_summary_has_a_row_for_each_view_with_results(self):
+        (self.root / "README.md").write_text(PAGE.replace("forward", "summary"))
+        self.assertEqual(self.run_report(), 0)
+        self.assertIn("No results recorded yet.", self.readme())
+        run, cpu = "20260101T000000Z", {"device": "some CPU", "sm_clock_mhz": None}
+        self.results(
+            record(run, LINES[0], "fattn", 600, device="some GPU"),
+            record(run, LINES[0], "cudnn", 300, device="some GPU"),
+            record(run, LINES[1], "fattn", 400, device="some GPU"),
+            record(run, LINES[1], "cudnn", 400, device="some GPU"),
+            record(run, LINES[0], "fattn", 0.2, kernel="cpu_avx2_forward", **cpu),
+            record(run, LINES[0], "torch_cpu", 0.1, **cpu),
+        )
+        self.run_report()
+        self.assertIn("| forward, bf16 | some GPU | 400 to 600 TFLOP/s | 1.41 of cuDNN, 2 shapes |", self.readme())
+        self.assertIn("| forward, bf16 | some CPU | 200 to 200 GFLOP/s | 2.00 of PyTorch CPU, 1 shapes |", self.readme())
+        self.assertNotIn("backward", self.readme())
+        self.assertEqual(self.run_report("--check"), 0)
+
     def test_bad_markers(self):
         for page in (PAGE.replace("forward", "sideways"), PAGE.replace("<!-- bench:end forward -->", "")):
             (self.root / "README.md").write_text(page)
