@@ -20,6 +20,7 @@ CLEAN = {
     "src/cuda/sm90/store.cuh": '#include "cuda/sm90/forward.cuh"\n',
     "python/fattn/torch/_run.py": "# SPDX-License-Identifier: Apache-2.0\nimport torch\n",
     "python/fattn/hf.py": "# SPDX-License-Identifier: Apache-2.0\nfrom . import torch\n",
+    "docs/api.md": "# API\n[above](#api), [code](../src/cpu/forward.cpp), `src/{cpu,core}/*`, `src/cpu/`\n",
 }
 # (checker, file, added line, what the message says)
 BREACHES = [
@@ -46,6 +47,12 @@ BREACHES = [
     ("check_house.py", "python/fattn/hf.py", "import torch.nn", "torch is imported by python/fattn/torch/ alone"),
     ("check_house.py", "python/fattn/torch/_run.py", "    from jax import numpy", "jax is imported by python/fattn/jax.py alone"),
     ("check_house.py", "src/cpu/forward.cpp", "// TO" + "DO: later", "does not belong"),
+    ("check_docs.py", "docs/api.md", "[a](absent.md)", "link to absent.md"),
+    ("check_docs.py", "docs/api.md", "[a](api.md#absent)", "no such section"),
+    ("check_docs.py", "docs/api.md", "`src/cpu/backward.cpp`", "`src/cpu/backward.cpp`, which is not there"),
+    ("check_docs.py", "docs/api.md", "`src/cpu/{forward,backward}.cpp`", "which is not there"),
+    ("check_docs.py", "src/cpu/forward.cpp", "// docs/ab" + "sent.md", "sent.md, which is not there"),
+    ("check_docs.py", "src/cpu/forward.cpp", '// docs/api.md' + ', "Absent"', "no such section"),
 ]
 
 
@@ -60,7 +67,7 @@ def verdict(checker, files):
 
 def main():
     wrong = []
-    for checker in ("check_includes.py", "check_house.py"):
+    for checker in ("check_includes.py", "check_house.py", "check_docs.py"):
         answer = verdict(checker, CLEAN)
         if answer.returncode:
             wrong.append(f"{checker} refuses a clean house:\n{answer.stdout}{answer.stderr}")
