@@ -9,7 +9,7 @@ import sys
 
 
 def main(arguments):
-    if not arguments:
+    if not arguments or arguments[0] in ("-h", "--help"):
         sys.exit(__doc__)
     log = pathlib.Path(arguments[0]) / ".ninja_log"
     if not log.is_file():

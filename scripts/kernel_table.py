@@ -101,6 +101,9 @@ def row(library, kernel):
 
 
 def table(build):
+    for name in ("fattn", "libfattn.so"):
+        if not (build / name).is_file():
+            sys.exit(f"{build / name}: no such file; name a build with the tool")
     info = json.loads(subprocess.run([build / "fattn", "info", "--json"], check=True, capture_output=True).stdout)
     library = Library(build)
     lines = ["| kernel, in the order in which they are asked | dtypes | head_dim | accepts | refuses |", "|---|---|---|---|---|"]

@@ -16,10 +16,14 @@ BLOCK = re.compile(r"^```walk\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def main(arguments):
+    if len(arguments) > 1 or arguments[:1] in (["-h"], ["--help"]):
+        sys.exit(__doc__)
     build = pathlib.Path(arguments[0]) if arguments else ROOT / "build/cpu"
     document = ROOT / "docs/walkthrough.md"
     text = document.read_text(encoding="utf-8")
     command = shlex.split(re.search(r"^```sh\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL).group(1))
+    if not (build / command[0]).is_file():
+        sys.exit(f"{build / command[0]}: no such file; name a build with the tool")
     printed = subprocess.run([build / command[0], *command[1:]], check=True, capture_output=True, text=True).stdout
     lines = printed.splitlines()
 

@@ -40,7 +40,7 @@ def readme_snippet(name):
 
 class Install:
     def __init__(self, build):
-        self.build = pathlib.Path(build)
+        self.build = pathlib.Path(build).resolve()
         self.work = self.build / "install-test"
         self.prefix = self.work / "prefix"
         self.libdir = next(iter(self.prefix.glob("lib*/**/libfattn.a")), self.prefix / "lib" / "libfattn.a").parent
