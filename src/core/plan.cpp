@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "core/describe.hpp"
 #include "core/message.hpp"
 #include "core/tiles.hpp"
 #include "fattn/choices.hpp"
@@ -125,7 +124,7 @@ const Kernel& first_row(std::span<const Row> table, const Problem& problem, cons
     refusals.push_back({std::string(row.name), std::move(reason)});
   }
   std::string list;
-  for (const Refusal& each : grouped(refusals)) list += fmt::format("\n  {}: {}", each.kernel, each.reason);
+  for (const Refusal& each : refusals) list += fmt::format("\n  {}: {}", each.kernel, each.reason);
   fail(Status::unsupported, "no kernel row accepts this problem on {}:{}\n  problem: {}", device.name, list,
        to_string(problem));
 }
