@@ -147,7 +147,7 @@ class Report(unittest.TestCase):
             record(run, LINES[0], "cudnn", 300, device="some GPU"),
             record(run, LINES[1], "fattn", 400, device="some GPU"),
             record(run, LINES[1], "cudnn", 400, device="some GPU"),
-            record(run, LINES[0], "fattn", 0.2, kernel="cpu_avx2_forward", **cpu),
+            record(run, LINES[0], "fattn", 0.2, kernel="cpu_amx_forward", **cpu),
             record(run, LINES[0], "torch_cpu", 0.1, **cpu),
         )
         self.run_report()
