@@ -27,8 +27,8 @@ cudaError_t report(cudaError_t error) {
   return error;
 }
 
-// Around each allocation are addresses that may not be touched, right after its end (but for less than 256 bytes) and at
-// most a page before its beginning.
+// Around each allocation are addresses that may not be touched, right after its end (but for less than 256 bytes) and
+// at most a page before its beginning.
 class Memory {
  public:
   void* allocate(std::size_t bytes) {
