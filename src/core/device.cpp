@@ -12,6 +12,7 @@
 #include "core/accelerator.hpp"
 #include "core/cpu_features.hpp"
 #include "core/message.hpp"
+#include "core/plan.hpp"
 
 namespace fattn {
 namespace {
@@ -73,6 +74,21 @@ Device cpu(int threads) {
   Device device = cpu();
   device.threads = threads;
   return device;
+}
+
+void require_usable(const Device& device) {
+  if (device.kind != DeviceKind::cpu) return;
+  require(device.threads >= 1 && device.threads <= kMaxThreads, "device.threads = {} must be in [1, {}]; nearest: {}",
+          device.threads, kMaxThreads, std::clamp(device.threads, 1, kMaxThreads));
+  if (device.index < 0) return;
+  static const CpuFeatures here = cpu_features();
+  const auto has = [](const char* name, bool named, bool there) {
+    require(!named || there, "device.{} = true and this processor has no such instructions; nearest: false", name);
+  };
+  has("avx2", device.avx2, here.avx2);
+  has("avx512", device.avx512, here.avx512);
+  has("avx512_bf16", device.avx512_bf16, here.avx512_bf16);
+  has("amx_bf16", device.amx_bf16, here.amx_bf16);
 }
 
 Device cuda(int index) {

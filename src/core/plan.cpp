@@ -133,6 +133,7 @@ const Kernel& first_row(std::span<const Row> table, const Problem& problem, cons
 
 Plan plan_from(std::span<const Row> table, const Problem& problem, const Device& device, std::string_view forced) {
   validate(problem);
+  require_usable(device);
   require_countable(problem, device);
   auto state = std::make_shared<detail::PlanState>();
   state->problem = problem;

@@ -58,11 +58,12 @@ Bound bound(const std::string& output, const Problem& problem, DType stored, con
   }
   // An fp64 row on fp64 inputs has nothing of fp32 but the outputs that are always fp32. Its naive is the oracle
   // itself, which is no more exact than the row: they may differ by the order of their sums.
-  const double units = 4 + (tensor_cores ? static_cast<double>(head_dim_v(problem)) / 64 : 0);
+  const double root = std::sqrt(static_cast<double>(std::max<std::int64_t>(naive.rows, 1)));
+  const double cut_off = tensor_cores ? static_cast<double>(head_dim_v(problem)) / 64 : 0;
+  const double units = 4 + cut_off * (1 + 1 / root);
   const double coarse = inputs == DType::fp64 && stored == DType::fp64 ? 1024 * rounding_unit(DType::fp64)
                                                                        : units * rounding_unit(DType::fp32);
   const double unit = std::max(rounding_unit(inputs), rounding_unit(stored));
-  const double root = std::sqrt(static_cast<double>(std::max<std::int64_t>(naive.rows, 1)));
   return {2 * naive.max + std::max(unit * terms.rms, coarse * terms.max),
           2 * naive.rms + std::max(unit * naive.reference_rms / root, coarse * terms.rms)};
 }

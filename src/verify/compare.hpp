@@ -35,7 +35,7 @@ struct Magnitude {
 
 // What a row may be off by in one output of n rows. r is the oracle's RMS value, c the magnitude of its terms, u the
 // rounding unit of the inputs or of the output, the larger, v four units of fp32, and for 16-bit inputs a unit more for
-// every 64 of head_dim_v (dP = dO V^T is cut off like q.k, below):
+// every 64 of head_dim_v, two where one row decides (what tensor cores cut off: docs/numerics.md):
 //   max error <= 2 * naive's + max(u * c.rms, v * c.max)        RMS error <= 2 * naive's + max(u * r / sqrt(n), v *
 //   c.rms)
 // u of the inputs also where the output is fp32: gradients come from P and dS rounded to the inputs' dtype. The floors
@@ -44,7 +44,7 @@ struct Magnitude {
 // draws for the same reason.
 // lse and max_logit are logarithms: both floors are v times the largest magnitude, at least 1, which leaves room for
 // exp2-based arithmetic that scales by log2(e) and back; and for 16-bit inputs a unit more for every 64 of head_dim,
-// because tensor cores cut off where they add (each of the d / 16 steps of q.k loses up to a unit, all the same way).
+// because tensor cores cut off where they add.
 struct Bound {
   double max = 0;
   double rms = 0;

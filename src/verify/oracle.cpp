@@ -17,6 +17,8 @@ namespace {
 // Below this many operations the naive row may be right by luck, and more draws cost nothing.
 constexpr double kSmallFlops = 1e8;
 constexpr int kMoreDraws = 4;
+// Below this so few numbers decide that the terms' magnitude needs more draws as well.
+constexpr double kTinyFlops = 1e6;
 // Below this one more run of the oracle costs little.
 constexpr double kMediumFlops = 2e9;
 // Above this the host takes many seconds.
@@ -138,6 +140,12 @@ Tensor corner(const Tensor& full, const Index4& extents) {
 
 const char* naive_arithmetic(const Problem& problem) { return problem.dtype == DType::fp64 ? "fp64" : "naive"; }
 
+CaseData drawn_again(const CaseData& data, int draw) {
+  DataOptions options = data.options();
+  options.seed = seed_of(options.seed, "draw", draw);
+  return CaseData(data.problem(), cpu(1), options);
+}
+
 std::vector<Distance> distances(const CaseOutputs& results, const CaseOutputs& exact) {
   std::vector<Distance> all;
   for (std::size_t i = 0; i < results.tensors().size(); ++i) {
@@ -182,9 +190,7 @@ std::vector<Distance> yardstick(const CaseData& data, const CaseOutputs& exact) 
   std::vector<Distance> result = distances(naive(data), exact);
   if (flops(problem) > kSmallFlops) return result;
   for (int draw = 1; draw <= kMoreDraws; ++draw) {
-    DataOptions options = data.options();
-    options.seed = seed_of(options.seed, "draw", draw);
-    CaseData more(problem, cpu(1), options);
+    CaseData more = drawn_again(data, draw);
     if (is_backward(problem)) add_forward(more);
     const std::vector<Distance> others = distances(naive(more), oracle(more));
     for (std::size_t i = 0; i < result.size(); ++i) {
@@ -195,21 +201,18 @@ std::vector<Distance> yardstick(const CaseData& data, const CaseOutputs& exact) 
   return result;
 }
 
-// For gradients the terms' magnitude is the oracle's results with delta = 0, that is, without the cancellation in
-// dS = P (dP - delta): a dlse of dout . o takes delta away. Only where that is cheap: large sums have many terms and
-// the naive's error shows what they cost.
-std::vector<Magnitude> magnitudes(const CaseData& data, const CaseOutputs& exact) {
-  const auto of = [](const CaseOutputs& outputs) {
-    std::vector<Magnitude> values;
-    for (const Tensor& tensor : outputs.tensors()) {
-      const Distance d = distance(tensor, tensor);
-      values.push_back({d.reference_rms, d.reference_max});
-    }
-    return values;
-  };
-  std::vector<Magnitude> result = of(exact);
-  Problem problem = data.problem();
-  if (!is_backward(problem) || flops(problem) > kMediumFlops) return result;
+namespace {
+
+void keep_largest(std::vector<Magnitude>& values, const CaseOutputs& outputs) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const Distance d = distance(outputs.tensors()[i], outputs.tensors()[i]);
+    values[i].rms = std::max(values[i].rms, d.reference_rms);
+    values[i].max = std::max(values[i].max, d.reference_max);
+  }
+}
+
+// The oracle's gradients with delta = 0: a dlse of dout . o takes it away.
+CaseOutputs without_delta(const CaseData& data) {
   Tensor delta("dlse", DType::fp32, data.tensor("lse").extents());
   data.for_each_query_row([&](std::int64_t o_row, std::int64_t lse_row) {
     const Tensor &o = data.tensor("o"), &dout = data.tensor("dout");
@@ -219,13 +222,28 @@ std::vector<Magnitude> magnitudes(const CaseData& data, const CaseOutputs& exact
     const double sum = std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
     delta.set_row(lse_row, &sum);
   });
+  Problem problem = data.problem();
   problem.dlse = true;
   Buffers buffers = data.masters();
   buffers.dlse = reinterpret_cast<const float*>(delta.bytes().data());
-  const std::vector<Magnitude> uncancelled = of(run_host(problem, buffers, data, "fp64", DType::fp64));
-  for (std::size_t i = 0; i < result.size(); ++i) {
-    result[i].rms = std::max(result[i].rms, uncancelled[i].rms);
-    result[i].max = std::max(result[i].max, uncancelled[i].max);
+  return run_host(problem, buffers, data, "fp64", DType::fp64);
+}
+
+}  // namespace
+
+// For gradients the terms' magnitude is the oracle's results with delta = 0, that is, without the cancellation in
+// dS = P (dP - delta). Only where that is cheap: large sums have many terms and the naive's error shows what they cost.
+// Where one product of two rows decides, it may be small by luck while its terms are not: the largest of several draws.
+std::vector<Magnitude> magnitudes(const CaseData& data, const CaseOutputs& exact) {
+  std::vector<Magnitude> result(exact.tensors().size());
+  keep_largest(result, exact);
+  const Problem& problem = data.problem();
+  if (!is_backward(problem) || flops(problem) > kMediumFlops) return result;
+  keep_largest(result, without_delta(data));
+  for (int draw = 1; flops(problem) <= kTinyFlops && draw <= kMoreDraws; ++draw) {
+    CaseData more = drawn_again(data, draw);
+    add_forward(more);
+    keep_largest(result, without_delta(more));
   }
   return result;
 }

@@ -70,6 +70,26 @@ TEST(Plan, SizesThatNoMachineHoldsAreRefused) {
   EXPECT_NO_THROW(plan(parse_problem("bwd b1 hq64 hk64 sq1048576 sk1048576 d128 bf16"), cpu(2), {}));
 }
 
+// A device is a value that anyone may write: no million threads are started for it, and no instruction that is not
+// here.
+TEST(Plan, DevicesThatCannotBeAreRefused) {
+  const Problem problem = parse_problem("fwd b1 hq1 hk1 sq8 sk8 d64 bf16");
+  for (const int threads : {0, -1, 4097, 2147483647}) {
+    Device device = cpu(1);
+    device.threads = threads;
+    expect_error(Status::invalid_argument, {"device.threads = " + std::to_string(threads), "nearest: "},
+                 [&] { plan(problem, device, {}); });
+  }
+  Device device = cpu(1);
+  if (!device.amx_bf16) {
+    device.amx_bf16 = true;
+    expect_error(Status::invalid_argument, {"device.amx_bf16 = true", "nearest: false"},
+                 [&] { plan(problem, device, {}); });
+    device.index = -1;
+    EXPECT_NO_THROW(plan(problem, device, {}));
+  }
+}
+
 TEST(Plan, ForcedRow) {
   EXPECT_EQ(fake_plan("fwd sq8 d128", cpu(1), "reference_forward").kernel(), "reference_forward");
   EXPECT_TRUE(fake_plan("fwd sq8 d128", cpu(1), "reference_forward").refusals().empty());

@@ -2,6 +2,7 @@
 // A judge that lets everything pass is worth nothing: results that are a little wrong must miss.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "fattn/error.hpp"
@@ -91,6 +92,20 @@ TEST(Judgement, NoiseBeyondTheYardstickMisses) {
   EXPECT_FALSE(passes(distance(answer, truth), limit));
   answer.set_values(truth.values());
   EXPECT_TRUE(passes(distance(answer, truth), limit));
+}
+
+// dP - delta of one query and one key is what two orders of one sum differ by. The sum may be near 0, its terms are
+// not, and those say how exact it can be.
+TEST(Judgement, OneProductIsMeasuredByItsTermsNotByItsSum) {
+  double least = INFINITY, most = 0;
+  for (int seed = 1; seed <= 24; ++seed) {
+    const Case one = parse_case("bwd b1 hq1 hk1 sq1 sk1 d256 fp16 | seed=" + std::to_string(seed));
+    CaseData data(one.problem, cpu(1), one.data);
+    add_forward(data);
+    const Magnitude dq = magnitudes(data, oracle(data))[0];
+    least = std::min(least, dq.rms), most = std::max(most, dq.rms);
+  }
+  EXPECT_GT(least, most / 8);
 }
 
 TEST(Judgement, MisplacedNaNsAndInfinitiesMiss) {
