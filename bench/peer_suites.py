@@ -6,8 +6,9 @@
     bench/peer_suites.py flash_attn-*/ [--generation 2|3] [--device cpu|cuda] [--cases N] [--seed S] [--largest ROWS]
                          [--tests output,varlen] [--only dropout_p=0.0,alibi=False] [--forward] [--seconds T] [--out FILE]
 
-Their files are read where they lie and changed in two ways, both printed: "cuda" becomes the device, and values of 512
-columns, which no kernel here has, are left out of the lists inside the tests of generation 3. --forward leaves out the
+Their files are read where they lie and changed in few ways, each printed: "cuda" becomes the device, values of 512
+columns, which no kernel here has, are left out of the lists inside the tests of generation 3, and on the CPU its test of
+races asks for 1 MiB of other memory instead of 70 GiB. --forward leaves out the
 gradients where the tests can (those that always take them do so still). Each test gets N combinations of its parameters,
 drawn with the seed from those whose sequences have at most ROWS rows and whose parameters are as --only says.
 
@@ -36,6 +37,8 @@ import fattn.flash_attn_2
 import fattn.flash_attn_3
 
 EDITS = [('"cuda"', None), ("([256, 512, d] if d <= 64 else [d])", "([256, d] if d <= 64 else [d])")]
+# What the test of races fills a GPU's memory with, which a host may not have.
+ROOM = ("torch.empty(70 * 1024 ** 3,", "torch.empty(1024 ** 2,")
 FORWARD = ("(d <= MAX_HEADDIM_SM8x or dropout_p == 0) or (is_sm80 or is_sm90)", "False")
 TEXTS = {2: "tests/test_flash_attn.py", 3: "hopper/test_flash_attn.py"}
 
@@ -176,7 +179,8 @@ def main():
     text = (arguments.source / TEXTS[arguments.generation]).read_text(encoding="utf-8")
     if arguments.forward:
         os.environ["FLASH_ATTENTION_DISABLE_BACKWARD"] = "TRUE"
-    for old, new in [*EDITS, *([FORWARD] if arguments.forward else [])]:
+    room = [ROOM] if arguments.device == "cpu" else []
+    for old, new in [*EDITS, *room, *([FORWARD] if arguments.forward else [])]:
         new = new or f'"{arguments.device}"'
         if old != new and old in text:
             print(f"edit: {old} -> {new}, {text.count(old)} times")
