@@ -18,7 +18,7 @@ struct SoftmaxState {
 // The larger of two numbers, NaN if one of them is.
 template <class Real>
 FATTN_HD Real larger(Real a, Real b) {
-  return a != a || a > b ? a : b;
+  return a <= b ? b : b <= a ? a : a + b;  // beside NaN no comparison holds, and the sum is NaN
 }
 
 // Factors that bring two partial outputs to the merged state's reference: out = a * out_a + b * out_b.

@@ -36,7 +36,7 @@ inline void write_row(const ForwardWork& work, std::int64_t batch, std::int64_t 
     keep = merge(state, SoftmaxState<double>{static_cast<double>(work.buffers.sinks[head]), 1.0}, exp_double).a;
   }
   // NaN in every score leaves no maximum either, but a sum: it goes on into o and lse.
-  if (state.max == -static_cast<double>(kInfinity) && sum == sum) {
+  if (state.max == -static_cast<double>(kInfinity) && !__builtin_isnan(sum)) {
     return write_empty_rows(work, batch, head, at, at + 1);
   }
   if (g.problem.return_lse) {
@@ -72,7 +72,7 @@ inline void merge_row(const ForwardWork& work, std::int64_t item, int i, std::in
   bool first = true;
   for (std::int64_t split = 0; split < plan.splits; ++split) {
     const float* const part = work.part(item * plan.splits + split, i);
-    if (part[0] == -kInfinity && part[1] == part[1]) continue;  // it saw no key
+    if (part[0] == -kInfinity && !__builtin_isnan(part[1])) continue;  // it saw no key
     const double factor = __builtin_exp((static_cast<double>(part[0]) - static_cast<double>(top)) * c);
     sum += static_cast<double>(part[1]) * factor;
     const float f = static_cast<float>(factor);
@@ -119,7 +119,7 @@ inline float largest_logit(const Geometry& g, const ForwardScratch& scratch, int
   const float* const tops = g.plain ? largest_raw_scores(scratch) : scratch.max_logit;
   float top = -kInfinity;
   for (int i = 0; i < rows; ++i) {
-    const bool lost = g.plain && scratch.sum[i] != scratch.sum[i] && tops[i] != kInfinity;
+    const bool lost = g.plain && __builtin_isnan(scratch.sum[i]) && tops[i] != kInfinity;
     top = larger(top, lost ? scratch.sum[i] : tops[i]);
   }
   return g.plain ? top * g.scale : top;
