@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "fattn/fattn.hpp"
-#include "fattn/workspace.hpp"
 
 namespace {
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 #include "fattn/plan.hpp"
 
 struct CUstream_st;  // cudaStream_t without the CUDA headers
@@ -33,21 +33,23 @@ struct Stream {
   Stream(std::nullptr_t) {}
 };
 
-// Scratch memory of the plan's memory space, zero-filled once by the caller; every run leaves its counters zero.
+// Scratch memory of the plan's memory space: Plan::workspace_bytes() at a multiple of Plan::workspace_alignment(),
+// zero-filled once by the caller. Every run leaves its counters zero.
 struct Workspace {
   void* data = nullptr;
   std::size_t bytes = 0;
 };
 
 // The data of one run. All pointers are in the memory space of the plan's device. Shapes in terms of the Problem;
-// B = batch, H = heads, S = seqlen, D = head_dim, T = total. Unused ones stay null. Inputs are never written.
+// B = batch, H = heads, S = seqlen, D = head_dim, T = total. q, k, v, dout are of Problem::dtype, o, dq, dk, dv of
+// output_dtype(problem). Unused ones stay null. Inputs are never written.
 struct Buffers {
   const void* q = nullptr;     // [B, Sq, Hq, D] or [Tq, Hq, D]
   const void* k = nullptr;     // [B, Sk, Hkv, D] or [Tk, Hkv, D]
   const void* v = nullptr;     // [B, Sk, Hkv, Dv] or [Tk, Hkv, Dv]
   void* o = nullptr;           // [B, Sq, Hq, Dv] or [Tq, Hq, Dv]; written by forward, read by backward
   float* lse = nullptr;        // [B, Hq, Sq] or [Hq, Tq]; written by forward, read by backward
-  float* max_logit = nullptr;  // [Hq]
+  float* max_logit = nullptr;  // [Hq]; written by forward
 
   const void* dout = nullptr;   // as o
   const float* dlse = nullptr;  // as lse
@@ -62,7 +64,7 @@ struct Buffers {
   const std::int32_t* seqused_q = nullptr;     // [B]
   const std::int32_t* seqused_k = nullptr;     // [B]
 
-  const void* bias = nullptr;           // see Bias
+  const void* bias = nullptr;           // [B or 1, Hq or 1, Sq or 1, Sk or 1] of Bias::dtype; see Bias
   const float* alibi_slopes = nullptr;  // [Hq] or [B, Hq]
   const float* sinks = nullptr;         // [Hq]
 
@@ -73,7 +75,7 @@ struct Buffers {
   const std::int32_t* block_offsets = nullptr;  // [N, R + 1]
   const std::int32_t* block_columns = nullptr;  // [entries]
   const std::int64_t* block_bits = nullptr;     // [entries]: -1 full, else first bit of the block in block_mask
-  const std::uint32_t* block_mask = nullptr;
+  const std::uint32_t* block_mask = nullptr;    // bits of the partial blocks; null: there are none
 
   const std::uint64_t* dropout_seed = nullptr;    // [1]
   const std::uint64_t* dropout_offset = nullptr;  // [1]
@@ -86,8 +88,8 @@ struct Buffers {
   const void* k_new = nullptr;               // [B, append, Hkv, D]
   const void* v_new = nullptr;               // [B, append, Hkv, Dv]
   const std::int32_t* leftpad = nullptr;     // [B]
-  const void* rotary_cos = nullptr;          // [positions, rotary_dim / 2]
-  const void* rotary_sin = nullptr;
+  const void* rotary_cos = nullptr;          // [positions, rotary_dim / 2], dtype of q
+  const void* rotary_sin = nullptr;          // as rotary_cos
 };
 
 // Enqueues (CUDA) or computes (CPU) the plan. Allocates nothing, prints nothing, does not synchronise a stream, and
@@ -103,6 +105,6 @@ FATTN_EXPORT void validate_device(const Plan& plan, const Buffers& buffers, Stre
 struct Version {
   int major, minor, patch;
 };
-FATTN_EXPORT Version version();
+FATTN_EXPORT Version version();  // of the library that is linked
 
 }  // namespace fattn

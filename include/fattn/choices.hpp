@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "fattn/device.hpp"
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 #include "fattn/problem.hpp"
 
 namespace fattn {
@@ -23,6 +23,7 @@ class FATTN_EXPORT Choices {
 
   // For plan()'s last argument; empty: nothing is chosen for this Problem on this Device.
   std::string kernel_for(const Problem& problem, const Device& device) const;
+  // Adds a line, or replaces that of the same Problem and Device. Throws Error(invalid_argument) for an unknown row.
   void choose(const Problem& problem, const Device& device, std::string_view kernel);
   std::string text() const;  // parse(text()) gives the same choices back
 

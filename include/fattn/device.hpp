@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 
 namespace fattn {
 
@@ -37,14 +37,15 @@ struct Device {
 };
 
 FATTN_EXPORT Device cpu();                   // this machine, all its hardware threads
-FATTN_EXPORT Device cpu(int threads);        // this machine, that many threads
+FATTN_EXPORT Device cpu(int threads);        // that many, 1 to 4096; throws Error(invalid_argument)
 FATTN_EXPORT Device cuda(int index = 0);     // this machine's GPU; throws Error(device_error) if there is none
 FATTN_EXPORT std::vector<Device> devices();  // the CPU, then every GPU
 FATTN_EXPORT Device h100();                  // H100 SXM5, described
 FATTN_EXPORT Device h200();                  // H200 SXM, described
 FATTN_EXPORT Device a100();                  // A100 SXM4, described
 
-// "cpu", "cpu:4" (threads), "cuda", "cuda:1", "h100", "h200", "a100". Throws Error(invalid_argument).
+// "cpu", "cpu:4" (threads), "cuda", "cuda:1", "h100", "h200", "a100". Throws Error(invalid_argument) for another text,
+// Error(device_error) for a GPU that is not here.
 FATTN_EXPORT Device parse_device(const std::string& text);
 
 }  // namespace fattn

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 
 namespace fattn {
 

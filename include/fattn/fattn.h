@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -8,3 +8,4 @@
 #include "fattn/error.hpp"
 #include "fattn/plan.hpp"
 #include "fattn/problem.hpp"
+#include "fattn/workspace.hpp"

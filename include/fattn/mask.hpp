@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 
 namespace fattn {
 

@@ -5,18 +5,19 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "fattn/device.hpp"
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 #include "fattn/problem.hpp"
 
 namespace fattn {
 
 // Why a kernel row does not serve a Problem on a Device.
 struct Refusal {
-  std::string kernel;
-  std::string reason;
+  std::string kernel;  // "cpu_amx_forward"
+  std::string reason;  // "dtype = fp32: this row has bf16"
 };
 
 // How the chosen kernel will run. Zero or empty where it has no meaning.
@@ -27,12 +28,13 @@ struct LaunchShape {
   std::int64_t shared_memory_bytes = 0;
 };
 
-// Memory traffic by the IO model of FlashAttention (Dao et al. 2022, section 3.2), beside standard attention's.
+// Memory traffic by the IO model of FlashAttention (Dao et al. 2022, section 3.2), beside that of standard attention,
+// which stores the score matrix. In bytes; an estimate for people, never a limit.
 struct Traffic {
-  double bytes = 0;           // inputs, outputs and re-reads of K and V by each tile of queries
-  double standard_bytes = 0;  // with S and P written to and read from memory
-  double memory_bytes = 0;    // tensors plus workspace
-  double standard_memory_bytes = 0;
+  double bytes = 0;                  // moved: inputs, outputs and re-reads of K and V by each tile of queries
+  double standard_bytes = 0;         // moved, with S and P (backward: P, dP, dS) written to and read from memory
+  double memory_bytes = 0;           // held: tensors plus workspace
+  double standard_memory_bytes = 0;  // held: tensors plus S and P (backward: P, dP, dS)
 };
 
 namespace detail {
@@ -66,14 +68,14 @@ class FATTN_EXPORT Plan {
 // whose pass fits); empty: the environment variable FATTN_KERNEL, if set, does the same.
 FATTN_EXPORT Plan plan(const Problem& problem, const Device& device, std::string_view kernel = {});
 
-// Every compiled row in order, and every row the project knows that this build leaves out.
+// A kernel row of this version of the library.
 struct KernelInfo {
   std::string name;
   DeviceKind device;
   Pass pass;
-  bool compiled = true;
-  bool by_name_only = false;
+  bool compiled = true;       // false: this build leaves it out
+  bool by_name_only = false;  // an oracle, never chosen unless named
 };
-FATTN_EXPORT std::vector<KernelInfo> kernels();
+FATTN_EXPORT std::vector<KernelInfo> kernels();  // in the order in which plan() asks them
 
 }  // namespace fattn

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 #include "fattn/kv_cache.hpp"
 #include "fattn/mask.hpp"
 #include "fattn/score.hpp"
@@ -25,7 +25,7 @@ struct Layouts {
   friend bool operator==(const Layouts&, const Layouts&) = default;
 };
 
-// Granularity of the factors that turn e4m3 values back into real ones.
+// Granularity of the factors that turn e4m3 values back into real ones (docs/numerics.md, "e4m3 inputs").
 enum class DescaleKind : std::uint8_t { none, tensor, head, block };
 struct Descale {
   DescaleKind kind = DescaleKind::none;
@@ -80,25 +80,29 @@ struct Problem {
   friend bool operator==(const Problem&, const Problem&) = default;
 };
 
-// Derived facts, so that no one writes them twice.
-FATTN_EXPORT DType output_dtype(const Problem& problem);
-FATTN_EXPORT std::int64_t head_dim_v(const Problem& problem);
-FATTN_EXPORT double softmax_scale(const Problem& problem);
-FATTN_EXPORT Strides strides(const Problem& problem, Operand operand);
-// Sum over heads of visible (query, key) pairs, exact for dense problems, all sequences at full length for packed ones.
+// Derived facts of a valid Problem, so that no one writes the defaults twice.
+FATTN_EXPORT DType output_dtype(const Problem& problem);                // of o, dq, dk, dv
+FATTN_EXPORT std::int64_t head_dim_v(const Problem& problem);           // of v and o
+FATTN_EXPORT double softmax_scale(const Problem& problem);              // what q.k is multiplied by
+FATTN_EXPORT Strides strides(const Problem& problem, Operand operand);  // those given, else contiguous; in elements
+// Visible (query, key) pairs of all heads and sequences: exact for dense problems whose mask is an interval; packed and
+// used lengths count as the longest, documents and block-sparse blocks as if every pair were kept, a prefix as 0.
 FATTN_EXPORT double visible_pairs(const Problem& problem);
-// Multiply-adds count two: forward 2 * pairs * (d + dv), backward 2 * pairs * (3 d + 2 dv).
+// FLOPs of those pairs, multiply-adds count two: forward 2 * pairs * (d + dv), backward 2 * pairs * (3 d + 2 dv).
 FATTN_EXPORT double flops(const Problem& problem);
 
-// Throws Error(invalid_argument) naming the argument, the value and the nearest supported value.
+// Throws Error(invalid_argument) naming the first argument that no implementation could accept, its value and the
+// nearest supported value. plan() and parse_problem() call it.
 FATTN_EXPORT void validate(const Problem& problem);
 
-// The text form; its grammar is in docs/api.md. parse(print(p)) == p for every valid p; parse() also validates.
+// The text form, "fwd b1 hq8 hk2 sq1024 sk1024 d64 fp32 causal"; its grammar is in docs/api.md.
+// parse_problem(to_string(p)) == p for every valid p. Throws Error(invalid_argument) naming the word and the nearest
+// one.
 FATTN_EXPORT std::string to_string(const Problem& problem);
 FATTN_EXPORT Problem parse_problem(std::string_view text);
 
-FATTN_EXPORT std::string_view to_string(DType dtype);
-FATTN_EXPORT std::string_view to_string(Pass pass);
-FATTN_EXPORT std::string_view to_string(Operand operand);
+FATTN_EXPORT std::string_view to_string(DType dtype);      // "bf16"
+FATTN_EXPORT std::string_view to_string(Pass pass);        // "forward"
+FATTN_EXPORT std::string_view to_string(Operand operand);  // "dq"
 
 }  // namespace fattn

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "fattn/attention.hpp"
-#include "fattn/export.hpp"
+#include "fattn/export.h"
 
 namespace fattn {
 
