@@ -1,18 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <optional>
 
 #include "arguments.hpp"
-#include "commands.hpp"
-#include "data.hpp"
 #include "fattn/error.hpp"
 #include "io/file.hpp"
+#include "options.hpp"
 #include "text.hpp"
-#include "timer.hpp"
-#include "verify/check.hpp"
+#include "time_plans.hpp"
 
 namespace fattn::tool {
 
@@ -35,9 +32,7 @@ std::vector<Plan> plans_of(const BenchOptions& options, const Problem& problem, 
   std::vector<Plan> plans;
   if (!options.kernels.empty()) plans = forced_plans(options.kernels, problem, device);
   if (options.all) {
-    for (const verify::RowAnswer& row : verify::row_answers(problem, device)) {
-      if (row.reason.empty() && !row.by_name_only) plans.push_back(plan(problem, device, row.kernel));
-    }
+    for (const std::string& row : rows_to_time(problem, device)) plans.push_back(plan(problem, device, row));
   }
   if (plans.empty()) plans.push_back(plan(problem, device));
   return plans;
@@ -50,8 +45,7 @@ Json record(const std::string& run, const Plan& plan, double work, const Timing&
   const Device& device = plan.device();
   const bool cpu = device.kind == DeviceKind::cpu;
   const double tflops = work / timing.median_us / 1e6;
-  std::optional<double> peak = timing.peak_tflops;
-  if (!cpu && device.peak_16bit_tflops > 0) peak = device.peak_16bit_tflops;
+  const std::optional<double> peak = peak_tflops(device, timing);
   return {{"run", run},
           {"date", utc_date()},
           {"commit", commit()},
@@ -60,7 +54,7 @@ Json record(const std::string& run, const Plan& plan, double work, const Timing&
           {"impl_version", version_text()},
           {"problem", to_string(plan.problem())},
           {"kernel", plan.kernel()},
-          {"direction", plan.problem().pass == Pass::backward ? "backward" : "forward"},
+          {"direction", to_string(plan.problem().pass)},
           {"median_us", timing.median_us},
           {"min_us", timing.min_us},
           {"tflops", tflops},
@@ -70,7 +64,7 @@ Json record(const std::string& run, const Plan& plan, double work, const Timing&
 }
 
 int bench(const BenchOptions& options) {
-  if (options.samples < 1) refuse(fmt::format("--samples = {}: at least 1", options.samples));
+  if (options.samples < 1) refuse(fmt::format("--samples = {}: at least 1; nearest: 1", options.samples));
   const Device device = present_device_argument(options.device);
   const std::vector<verify::Case> cases = case_arguments(options.cases, options.seed);
   const std::string run = utc_stamp();
@@ -89,17 +83,8 @@ int bench(const BenchOptions& options) {
     progress.show(fmt::format("{}/{} {}", ++number, cases.size(), to_string(one.problem)));
     const std::vector<Plan> plans = plans_of(options, one.problem, device);
     verify::CaseData inputs(one.problem, device, one.data);
-    const double work = exact_flops(inputs);
-    if (work <= 0) refuse(fmt::format("{}: there is no work to time", verify::to_line(one)));
-    if (one.problem.pass == Pass::backward) fill_forward(inputs);
-    std::vector<std::unique_ptr<DeviceData>> data;
-    std::vector<std::unique_ptr<Burst>> bursts;
-    for (const Plan& plan : plans) {
-      data.push_back(std::make_unique<DeviceData>(plan, inputs));
-      bursts.push_back(burst(
-          device, [on = data.back().get()](Stream stream) { on->run(stream); }, plan.kernel()));
-    }
-    const std::vector<Timing> timings = time_in_turn(bursts, options.samples, options.seed);
+    const double work = prepare_timing(one, inputs);
+    const std::vector<Timing> timings = time_plans(plans, inputs, options.samples, options.seed);
     progress.clear();
     for (std::size_t i = 0; i < plans.size(); ++i) {
       const Json line = record(run, plans[i], work, timings[i]);
@@ -122,12 +107,11 @@ int bench(const BenchOptions& options) {
 void add_bench(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand("bench", "Time plans on a device; prints one JSON record a line");
-  command->add_option("cases", options->cases, "Problems in words, or files with one a line")->required();
-  command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
+  add_cases(*command, options->cases);
+  add_device(*command, options->device);
   command->add_option("--kernel", options->kernels, "These rows, in turn")->delimiter(',');
   command->add_flag("--all", options->all, "Every row that accepts, in turn (oracles only by name)");
-  command->add_option("--samples", options->samples, "Bursts for each row; the median counts")->capture_default_str();
-  command->add_option("--seed", options->seed, "Of the data and of the order")->capture_default_str();
+  add_timing(*command, options->samples, options->seed);
   command->add_option("-o,--output", options->output, "Also write the records to this file, when all are there");
   auto* table = command->add_flag("--table", options->table, "Print a table instead of records");
   command->add_flag("--json", options->json, "Print records (the default)")->excludes(table);
@@ -139,7 +123,7 @@ void add_bench(CLI::App& app, Command& chosen) {
       "  fattn bench \"fwd b1 hq8 hk8 sq1024 sk1024 d64 bf16 causal\" --device cpu --table\n"
       "  fattn bench bench/cases/cpu.txt --device cpu --all -o cpu.jsonl\n"
       "  fattn bench bench/cases/forward_grid.txt --device cuda");
-  command->callback([&chosen, options] { chosen = [options] { return bench(*options); }; });
+  when_chosen(*command, chosen, options, bench);
 }
 
 }  // namespace fattn::tool

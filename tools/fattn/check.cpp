@@ -3,14 +3,13 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cmath>
 #include <optional>
 #include <random>
 
 #include "arguments.hpp"
-#include "commands.hpp"
 #include "fattn/error.hpp"
+#include "options.hpp"
 #include "text.hpp"
 #include "verify/case_line.hpp"
 
@@ -185,14 +184,13 @@ int check(const CheckOptions& options) {
 void add_check(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<CheckOptions>();
   CLI::App* command = app.add_subcommand("check", "Compare kernel rows with the fp64 oracle on fresh random data");
-  command->add_option("cases", options->cases, "Problems in words, or files with one a line")->required();
-  command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
-  command->add_option("--kernel", options->kernels, "Only these rows, or rows with a tile (row@192x96)")
-      ->delimiter(',');
+  add_cases(*command, options->cases);
+  add_device(*command, options->device);
+  add_rows(*command, options->kernels);
   command->add_option("--seed", options->seed, "Of the random data; default: a fresh one, which is printed");
   command->add_option("--scale", options->scale, "Factor on q: large values make peaked rows");
   command->add_flag("-v,--verbose", options->verbose, "Also list the rows that decline, and why");
-  command->add_flag("--json", options->json, "Print one JSON object a row");
+  add_json(*command, options->json, "Print one JSON object a row");
   command->footer(
       "An output passes when its largest and its RMS error are within twice those of a same-precision naive "
       "computation,\n"
@@ -201,7 +199,7 @@ void add_check(CLI::App& app, Command& chosen) {
       "  fattn check \"fwd b2 hq6 hk2 sq100 sk130 d64 bf16 causal lse\"\n"
       "  fattn check \"bwd b1 hq4 hk4 sq64 sk64 d32 fp32 window=16,0\" --kernel cpu_scalar_backward --seed 7\n"
       "  fattn check bench/cases/cpu.txt --device cpu --json");
-  command->callback([&chosen, options] { chosen = [options] { return check(*options); }; });
+  when_chosen(*command, chosen, options, check);
 }
 
 }  // namespace fattn::tool

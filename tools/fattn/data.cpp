@@ -14,6 +14,16 @@ namespace {
 constexpr std::align_val_t kAlignment{256};
 static_assert(std::size_t{256} % Plan::workspace_alignment() == 0, "the workspace comes from here too");
 
+// The forward problem whose results a backward problem reads.
+Problem forward_of(const Problem& backward) {
+  Problem forward = backward;
+  forward.pass = Pass::forward;
+  forward.return_lse = true;
+  forward.dlse = forward.dbias = forward.dsink = false;
+  forward.strides.dout = forward.strides.dq = forward.strides.dk = forward.strides.dv = std::nullopt;
+  return forward;
+}
+
 }  // namespace
 
 DeviceMemory::DeviceMemory(const Device& device, std::size_t bytes)
@@ -131,15 +141,6 @@ std::size_t DeviceData::bytes() const {
   std::size_t total = 0;
   for (const auto& each : memory_) total += each->bytes();
   return total;
-}
-
-Problem forward_of(const Problem& backward) {
-  Problem forward = backward;
-  forward.pass = Pass::forward;
-  forward.return_lse = true;
-  forward.dlse = forward.dbias = forward.dsink = false;
-  forward.strides.dout = forward.strides.dq = forward.strides.dk = forward.strides.dv = std::nullopt;
-  return forward;
 }
 
 double exact_flops(const verify::CaseData& inputs) {

@@ -58,9 +58,6 @@ class DeviceData {
   std::vector<std::string> output_names_;
 };
 
-// The forward problem whose results a backward problem reads.
-Problem forward_of(const Problem& backward);
-
 // FLOPs of the sequences as long as they are, not as the problem says they may be.
 double exact_flops(const verify::CaseData& inputs);
 

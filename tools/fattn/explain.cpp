@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <CLI/CLI.hpp>
-
 #include "arguments.hpp"
-#include "commands.hpp"
 #include "fattn/error.hpp"
+#include "options.hpp"
 #include "plan_text.hpp"
 
 namespace fattn::tool {
@@ -44,13 +42,13 @@ void add_explain(CLI::App& app, Command& chosen) {
   command->add_option("--device", options->device,
                       "cpu, cpu:THREADS, cuda, cuda:N, h100, h200 or a100; default: the GPU, or the CPU");
   command->add_option("--kernel", options->kernel, "Force a row by name");
-  command->add_flag("--json", options->json, "Print JSON");
+  add_json(*command, options->json, "Print JSON");
   command->footer(
       "Examples:\n"
       "  fattn explain \"fwd b4 hq32 hk8 sq4096 sk4096 d128 bf16 causal\" --device h100\n"
       "  fattn explain \"bwd b1 hq8 hk8 sq2048 sk2048 d64 fp32 causal window=512,0\" --device cpu\n"
       "  fattn explain \"fwd b1 hq8 hk8 sq1024 sk1024 d64 bf16\" --kernel reference_forward_fp64 --json");
-  command->callback([&chosen, options] { chosen = [options] { return explain(*options); }; });
+  when_chosen(*command, chosen, options, explain);
 }
 
 }  // namespace fattn::tool

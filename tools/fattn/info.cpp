@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
-
 #include "arguments.hpp"
-#include "commands.hpp"
+#include "options.hpp"
 #include "text.hpp"
 
 namespace fattn::tool {
@@ -58,9 +56,9 @@ int info(const InfoOptions& options) {
 void add_info(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<InfoOptions>();
   CLI::App* command = app.add_subcommand("info", "Version, devices and kernel rows of this build");
-  command->add_flag("--json", options->json, "Print JSON");
+  add_json(*command, options->json, "Print JSON");
   command->footer("Examples:\n  fattn info\n  fattn info --json");
-  command->callback([&chosen, options] { chosen = [options] { return info(*options); }; });
+  when_chosen(*command, chosen, options, info);
 }
 
 }  // namespace fattn::tool

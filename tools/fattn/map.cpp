@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 
 #include "arguments.hpp"
-#include "attention_input.hpp"
 #include "attention_map.hpp"
-#include "commands.hpp"
 #include "fattn/error.hpp"
 #include "io/array.hpp"
 #include "io/png.hpp"
+#include "options.hpp"
 #include "text.hpp"
 
 namespace fattn::tool {
@@ -23,13 +21,10 @@ constexpr int64_t kMostHeads = 64, kMostPixels = 4096;
 constexpr int64_t kFewHeads = 6;  // without --heads
 
 struct MapOptions {
-  std::vector<std::string> files;
-  bool causal = false;
-  std::string mask;
+  TensorOptions tensors;
   std::vector<int64_t> heads;
   int64_t sequence = 0;
   int64_t size = 512;
-  std::string dtype;
   std::string out = "map.png";
   bool json = false;
 };
@@ -52,8 +47,8 @@ std::vector<int64_t> heads_of(const MapOptions& options, const Problem& problem)
 
 int map_files(const MapOptions& options) {
   require_range("--size", options.size, 1, kMostPixels);
-  const AttentionInput input = read_input(options.files, dtype_argument(options.dtype));
-  const Problem problem = problem_of(input, Pass::forward, (options.causal ? "causal " : "") + options.mask);
+  const AttentionInput input = options.tensors.read();
+  const Problem problem = problem_of(input, Pass::forward, options.tensors.words());
   const std::vector<int64_t> heads = heads_of(options, problem);
   require_range("--sequence", options.sequence, 0, problem.batch - 1);
   if (problem.seqlen_k == 0) refuse("k has no rows: there is nothing to draw");
@@ -100,20 +95,13 @@ int map_files(const MapOptions& options) {
 void add_map(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<MapOptions>();
   CLI::App* command = app.add_subcommand("map", "A picture of the attention of chosen heads");
-  command
-      ->add_option("files", options->files,
-                   "FILE.safetensors with tensors q, k, v, or Q.npy K.npy V.npy; each "
-                   "[batch, seqlen, heads, head_dim]")
-      ->required();
-  command->add_flag("--causal", options->causal, "Mask: keys up to the query, aligned at the last ones");
-  command->add_option("--mask", options->mask, "More words of the problem, such as \"window=1024,0 softcap=30\"");
+  add_tensors(*command, options->tensors);
   command->add_option("--heads", options->heads, "Query heads, comma separated; default: six, spread over all")
       ->delimiter(',');
   command->add_option("--sequence", options->sequence, "Of the batch")->capture_default_str();
   command->add_option("--size", options->size, "Pixels of one map's longer side")->capture_default_str();
-  command->add_option("--dtype", options->dtype, "Round the inputs to fp32, bf16 or fp16 first");
   command->add_option("--out", options->out, "The picture, PNG")->capture_default_str();
-  command->add_flag("--json", options->json, "Print one JSON object");
+  add_json(*command, options->json);
   command->footer(
       "A pixel is the mean probability of its queries and keys, on one logarithmic scale for all heads. It is "
       "computed\n"
@@ -123,7 +111,7 @@ void add_map(CLI::App& app, Command& chosen) {
       "  fattn map data/smollm2_layer10_2048.safetensors --causal\n"
       "  fattn map data/smollm2_layer10_2048.safetensors --causal --heads 0,5,8 --size 1024 --out heads.png\n"
       "  fattn map q.npy k.npy v.npy --mask \"causal window=256,0\" --heads 3 --json");
-  command->callback([&chosen, options] { chosen = [options] { return map_files(*options); }; });
+  when_chosen(*command, chosen, options, map_files);
 }
 
 }  // namespace fattn::tool

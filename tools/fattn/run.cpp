@@ -2,33 +2,29 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <CLI/CLI.hpp>
 #include <deque>
 #include <memory>
 #include <optional>
 
 #include "arguments.hpp"
-#include "attention_input.hpp"
-#include "commands.hpp"
 #include "fattn/error.hpp"
+#include "options.hpp"
 #include "plan_text.hpp"
 #include "run_output.hpp"
 #include "run_pass.hpp"
 #include "text.hpp"
+#include "time_plans.hpp"
 
 namespace fattn::tool {
 
 namespace {
 
 struct RunOptions {
-  std::vector<std::string> files;
-  bool causal = false;
-  std::string mask;
+  TensorOptions tensors;
   bool forward_only = false;
   bool backward = false;
   std::string device;
   std::string kernel;
-  std::string dtype;
   std::string out;
   std::string format;
   std::uint64_t seed = 1;
@@ -73,8 +69,8 @@ void print_results(const std::vector<PassResult>& passes) {
     const Problem& p = pass.plan.problem();
     if (flops(p) <= 0) continue;  // nothing was timed
     const double tokens = static_cast<double>(p.batch * p.seqlen_q) / pass.timing.median_us;
-    const std::optional<double> peak = pass.peak_tflops();
-    speed.row({pass.name(), time_text(pass.timing.median_us), time_text(pass.timing.min_us),
+    const std::optional<double> peak = peak_tflops(pass.plan.device(), pass.timing);
+    speed.row({std::string(pass.name()), time_text(pass.timing.median_us), time_text(pass.timing.min_us),
                count_text(tokens * 1e6, ""), count_text(flops(p) / pass.timing.median_us * 1e6, "FLOP/s"),
                peak ? fmt::format("{:.2f}", flops(p) / pass.timing.median_us / 1e6 / *peak) : std::string("-")});
   }
@@ -117,7 +113,7 @@ Json result_json(const AttentionInput& input, const std::vector<PassResult>& pas
     Json one = plan_json(pass.plan);
     if (flops(p) > 0) {
       const double us = pass.timing.median_us;
-      const std::optional<double> peak = pass.peak_tflops();
+      const std::optional<double> peak = peak_tflops(pass.plan.device(), pass.timing);
       one["median_us"] = us;
       one["min_us"] = pass.timing.min_us;
       one["tokens_per_second"] = static_cast<double>(p.batch * p.seqlen_q) / us * 1e6;
@@ -133,7 +129,7 @@ Json result_json(const AttentionInput& input, const std::vector<PassResult>& pas
                                  {"pass", o.pass}};
       }
     }
-    json[pass.name()] = one;
+    json[std::string(pass.name())] = one;
   }
   json["written"] = written;
   return json;
@@ -155,8 +151,8 @@ Device device_for(const RunOptions& options, const std::vector<Problem>& problem
 }
 
 int run_files(const RunOptions& options) {
-  const AttentionInput input = read_input(options.files, dtype_argument(options.dtype));
-  const std::string words = (options.causal ? "causal " : "") + options.mask;
+  const AttentionInput input = options.tensors.read();
+  const std::string words = options.tensors.words();
   const Problem forward = problem_of(input, Pass::forward, words);
   const Problem backward = problem_of(input, Pass::backward, words);
   const Device device =
@@ -176,7 +172,7 @@ int run_files(const RunOptions& options) {
   Progress progress;
   const double work = flops(forward) + (options.forward_only ? 0 : flops(backward));
   const bool checked = !options.no_check && (options.check || work <= kMostOracleFlops);
-  if (!options.json) print_input(input, fmt::format("{}", fmt::join(options.files, " ")));
+  if (!options.json) print_input(input, fmt::format("{}", fmt::join(options.tensors.files, " ")));
   std::vector<PassResult> passes;
   passes.reserve(plans.size());
   for (std::size_t i = 0; i < plans.size(); ++i) {
@@ -216,19 +212,12 @@ int run_files(const RunOptions& options) {
 void add_run(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<RunOptions>();
   CLI::App* command = app.add_subcommand("run", "Attention of a file's q, k and v, forward and backward");
-  command
-      ->add_option("files", options->files,
-                   "FILE.safetensors with tensors q, k, v, or Q.npy K.npy V.npy; each "
-                   "[batch, seqlen, heads, head_dim]")
-      ->required();
-  command->add_flag("--causal", options->causal, "Mask: keys up to the query, aligned at the last ones");
-  command->add_option("--mask", options->mask, "More words of the problem, such as \"window=1024,0 softcap=30\"");
+  add_tensors(*command, options->tensors);
   auto* forward_only = command->add_flag("--forward-only", options->forward_only, "Leave the backward pass out");
   command->add_flag("--backward", options->backward, "Forward and backward (the default)")->excludes(forward_only);
   command->add_option("--device", options->device,
                       "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU where it can, or the CPU");
   command->add_option("--kernel", options->kernel, "Force rows by name, comma separated: one for each pass");
-  command->add_option("--dtype", options->dtype, "Round the inputs to fp32, bf16 or fp16 first");
   command->add_option("--seed", options->seed, "Of dout, when the file has none")->capture_default_str();
   auto* check = command->add_flag("--check", options->check, "Compare with the oracle however large the problem is");
   command->add_flag("--no-check", options->no_check, "Never compare with the oracle")->excludes(check);
@@ -238,7 +227,7 @@ void add_run(CLI::App& app, Command& chosen) {
       ->check(CLI::IsMember({"safetensors", "npy"}))
       ->needs(out);
   command->add_flag("--no-scaling", options->no_scaling, "Do not measure time and memory at growing lengths");
-  command->add_flag("--json", options->json, "Print one JSON object");
+  add_json(*command, options->json);
   command->footer(
       "Other tensors of a .safetensors file are used where the problem has them: dout, dlse, bias, alibi_slopes, "
       "sinks.\n"
@@ -247,7 +236,7 @@ void add_run(CLI::App& app, Command& chosen) {
       "  fattn run data/smollm2_layer10_2048.safetensors --causal --out results\n"
       "  fattn run data/smollm2_layer10_2048.safetensors --mask \"causal window=256,0\" --dtype fp32 --forward-only\n"
       "  fattn run q.npy k.npy v.npy --device cpu:4 --json");
-  command->callback([&chosen, options] { chosen = [options] { return run_files(*options); }; });
+  when_chosen(*command, chosen, options, run_files);
 }
 
 }  // namespace fattn::tool

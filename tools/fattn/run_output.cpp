@@ -81,8 +81,9 @@ void RunOutput::add_tensors(const std::vector<PassResult>& passes) {
   std::map<std::string, std::string> metadata = {{"fattn", version_text()}, {"commit", tool::commit()}};
   std::string names;
   for (const PassResult& pass : passes) {
-    metadata[pass.name()] = to_string(pass.plan.problem());
-    metadata[std::string(pass.name()) + "_kernel"] = pass.plan.kernel();
+    const std::string name(pass.name());
+    metadata[name] = to_string(pass.plan.problem());
+    metadata[name + "_kernel"] = pass.plan.kernel();
     for (const verify::Tensor& tensor : pass.outputs) {
       tensors.emplace(tensor.name(), array_of(tensor, shape_of(tensor, pass.plan.problem())));
       names += (names.empty() ? "" : ", ") + tensor.name();

@@ -14,12 +14,6 @@ constexpr int kSamples = 7;
 
 }  // namespace
 
-std::optional<double> PassResult::peak_tflops() const {
-  const Device& device = plan.device();
-  if (device.kind == DeviceKind::cpu) return timing.peak_tflops;
-  return device.peak_16bit_tflops > 0 ? std::optional(device.peak_16bit_tflops) : std::nullopt;
-}
-
 const verify::Tensor& PassResult::output(const std::string& name) const {
   for (const verify::Tensor& each : outputs) {
     if (each.name() == name) return each;

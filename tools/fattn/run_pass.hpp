@@ -20,9 +20,8 @@ struct PassResult {
   std::optional<verify::CheckResult> check;  // of the same row on the same data; empty when it was not asked for
   Timing timing;
 
-  const char* name() const { return plan.problem().pass == Pass::backward ? "backward" : "forward"; }
+  std::string_view name() const { return to_string(plan.problem().pass); }
   bool pass() const { return !check || check->pass; }
-  std::optional<double> peak_tflops() const;  // of the device, or what was measured beside the samples
   const verify::Tensor& output(const std::string& name) const;
 };
 

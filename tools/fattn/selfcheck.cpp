@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cmath>
 #include <memory>
@@ -11,8 +10,8 @@
 #include <random>
 
 #include "arguments.hpp"
-#include "commands.hpp"
 #include "fattn/error.hpp"
+#include "options.hpp"
 #include "random_problem.hpp"
 
 namespace fattn::tool {
@@ -141,9 +140,9 @@ void add_selfcheck(CLI::App& app, Command& chosen) {
       app.add_subcommand("selfcheck", "Random problems on every kernel row that accepts them, against the fp64 oracle");
   command->add_option("--minutes", options->minutes, "How long; no problem is begun after that")->capture_default_str();
   command->add_option("--problems", options->problems, "At most so many; default: as many as there is time for");
-  command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
+  add_device(*command, options->device);
   command->add_option("--seed", options->seed, "Of the problems; default: a fresh one, which is printed");
-  command->add_flag("--json", options->json, "Print one JSON object");
+  add_json(*command, options->json);
   command->footer(
       "Problems are small and drawn from everything that a problem can say: passes, dtypes, shapes, packed and used\n"
       "lengths, layouts, masks, score options, outputs. A miss prints the line that repeats it. Exit code 1 when a\n"
@@ -152,7 +151,7 @@ void add_selfcheck(CLI::App& app, Command& chosen) {
       "  fattn selfcheck\n"
       "  fattn selfcheck --minutes 10 --device cuda\n"
       "  fattn selfcheck --seed 7 --problems 200 --device cpu:4 --json");
-  command->callback([&chosen, options] { chosen = [options] { return run_selfcheck(*options); }; });
+  when_chosen(*command, chosen, options, run_selfcheck);
 }
 
 }  // namespace fattn::tool

@@ -1,22 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 #include <memory>
 
 #include "arguments.hpp"
-#include "commands.hpp"
 #include "core/registry.hpp"
 #include "core/tiles.hpp"
-#include "data.hpp"
 #include "fattn/choices.hpp"
 #include "fattn/error.hpp"
 #include "io/file.hpp"
+#include "options.hpp"
 #include "text.hpp"
-#include "timer.hpp"
-#include "verify/check.hpp"
+#include "time_plans.hpp"
 
 namespace fattn::tool {
 
@@ -53,9 +50,7 @@ std::vector<std::string> tiles_of(const std::string& name, const Problem& proble
 std::vector<Candidate> candidates_of(const TuneOptions& options, const Problem& problem, const Device& device) {
   std::vector<std::string> names;
   if (options.kernels.empty()) {
-    for (const verify::RowAnswer& row : verify::row_answers(problem, device)) {
-      if (row.reason.empty() && !row.by_name_only) names.push_back(row.kernel);
-    }
+    names = rows_to_time(problem, device);
     // plan() says who declines, and why.
     if (names.empty()) names.emplace_back(plan(problem, device).kernel());
   } else {
@@ -77,14 +72,9 @@ std::vector<Candidate> candidates_of(const TuneOptions& options, const Problem& 
 }
 
 void time(std::vector<Candidate>& candidates, verify::CaseData& inputs, const TuneOptions& options) {
-  std::vector<std::unique_ptr<DeviceData>> data;
-  std::vector<std::unique_ptr<Burst>> bursts;
-  for (const Candidate& each : candidates) {
-    data.push_back(std::make_unique<DeviceData>(each.plan, inputs));
-    bursts.push_back(burst(
-        each.plan.device(), [on = data.back().get()](Stream stream) { on->run(stream); }, each.plan.kernel()));
-  }
-  const std::vector<Timing> timings = time_in_turn(bursts, options.samples, options.seed);
+  std::vector<Plan> plans;
+  for (const Candidate& each : candidates) plans.push_back(each.plan);
+  const std::vector<Timing> timings = time_plans(plans, inputs, options.samples, options.seed);
   for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].timing = timings[i];
 }
 
@@ -145,9 +135,7 @@ int tune(const TuneOptions& options) {
     progress.show(
         fmt::format("{}/{}, {} rows and tiles: {}", ++number, cases.size(), candidates.size(), to_string(one.problem)));
     verify::CaseData inputs(one.problem, device, one.data);
-    const double work = exact_flops(inputs);
-    if (work <= 0) refuse(fmt::format("{}: there is no work to time", verify::to_line(one)));
-    if (one.problem.pass == Pass::backward) fill_forward(inputs);
+    const double work = prepare_timing(one, inputs);
     time(candidates, inputs, options);
     const Candidate& chosen = winner(candidates);
     choices.choose(one.problem, device, chosen.name);
@@ -176,14 +164,12 @@ int tune(const TuneOptions& options) {
 void add_tune(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<TuneOptions>();
   CLI::App* command = app.add_subcommand("tune", "Time every tile of every row that accepts a problem");
-  command->add_option("cases", options->cases, "Problems in words, or files with one a line")->required();
-  command->add_option("--device", options->device, "cpu, cpu:THREADS, cuda or cuda:N; default: the GPU, or the CPU");
-  command->add_option("--kernel", options->kernels, "Only these rows, or rows with a tile (row@192x96)")
-      ->delimiter(',');
-  command->add_option("--samples", options->samples, "Bursts for each; the median counts")->capture_default_str();
-  command->add_option("--seed", options->seed, "Of the data and of the order")->capture_default_str();
+  add_cases(*command, options->cases);
+  add_device(*command, options->device);
+  add_rows(*command, options->kernels);
+  add_timing(*command, options->samples, options->seed);
   command->add_option("--write", options->write, "Add what is chosen to this file, or replace its lines");
-  command->add_flag("--json", options->json, "Print one JSON object a problem");
+  add_json(*command, options->json, "Print one JSON object a problem");
   command->footer(
       "Timed as `fattn bench` does, all rows and tiles of a problem in turn. The fastest is chosen if it takes at "
       "most\n"
@@ -193,7 +179,7 @@ void add_tune(CLI::App& app, Command& chosen) {
       "  fattn tune \"fwd b1 hq8 hk8 sq2048 sk2048 d128 fp32 causal\" --device cpu\n"
       "  fattn tune bench/cases/cpu.txt --device cpu:2 --write choices.txt\n"
       "  fattn tune \"bwd b1 hq8 hk8 sq1024 sk1024 d64 bf16\" --kernel cpu_avx2_backward --json");
-  command->callback([&chosen, options] { chosen = [options] { return tune(*options); }; });
+  when_chosen(*command, chosen, options, tune);
 }
 
 }  // namespace fattn::tool

@@ -3,13 +3,12 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <charconv>
 #include <cmath>
 
-#include "commands.hpp"
 #include "fattn/error.hpp"
 #include "io/array.hpp"
+#include "options.hpp"
 #include "text.hpp"
 
 namespace fattn::tool {
@@ -174,18 +173,7 @@ bool agrees(const Json& steps) {
   return good;
 }
 
-int walk_problem(const WalkOptions& options) {
-  const Json steps = walk(parse_problem(options.problem), options.head, tile_argument(options.tile), options.seed);
-  if (options.json) {
-    print(steps);
-  } else {
-    print(walk_text(steps));
-  }
-  return agrees(steps) ? kExitOk : kExitMiss;
-}
-
-}  // namespace
-
+// For a person: four decimals, the first columns of rows of head_dim.
 std::string walk_text(const Json& steps) {
   Facts facts;
   facts.add("problem", steps["problem"].get<std::string>());
@@ -201,6 +189,18 @@ std::string walk_text(const Json& steps) {
          fmt::format("{}: {} the fp64 oracle\n", names, agrees(steps) ? "as" : "NOT as");
 }
 
+int walk_problem(const WalkOptions& options) {
+  const Json steps = walk(parse_problem(options.problem), options.head, tile_argument(options.tile), options.seed);
+  if (options.json) {
+    print(steps);
+  } else {
+    print(walk_text(steps));
+  }
+  return agrees(steps) ? kExitOk : kExitMiss;
+}
+
+}  // namespace
+
 void add_walk(CLI::App& app, Command& chosen) {
   auto options = std::make_shared<WalkOptions>();
   CLI::App* command = app.add_subcommand("walk", "A small problem tile by tile, with every number");
@@ -208,7 +208,7 @@ void add_walk(CLI::App& app, Command& chosen) {
   command->add_option("--tile", options->tile, "Queries x keys")->capture_default_str();
   command->add_option("--head", options->head, "Which query head of the first sequence")->capture_default_str();
   command->add_option("--seed", options->seed, "Of the random data")->capture_default_str();
-  command->add_flag("--json", options->json, "Print one JSON object, with all columns and digits");
+  add_json(*command, options->json, "Print one JSON object, with all columns and digits");
   command->footer(
       "Forward: scores, running maximum and sum, the factor that rescales the old sum and output, then two parts of\n"
       "the keys merged. Backward: P from lse, dP, dS and what they add to dq, dk and dv. In fp64, compared with the\n"
@@ -218,7 +218,7 @@ void add_walk(CLI::App& app, Command& chosen) {
       "  fattn walk \"fwd b1 hq1 hk1 sq8 sk8 d64 fp32 causal\" --tile 4x4\n"
       "  fattn walk \"fwd b1 hq2 hk1 sq5 sk9 d8 bf16 window=3,0 sinks softcap=5\" --tile 2x3 --head 1\n"
       "  fattn walk \"bwd b1 hq1 hk1 sq8 sk8 d4 fp32\" --json");
-  command->callback([&chosen, options] { chosen = [options] { return walk_problem(*options); }; });
+  when_chosen(*command, chosen, options, walk_problem);
 }
 
 }  // namespace fattn::tool

@@ -21,9 +21,6 @@ struct WalkTile {
 // -inf stands where nothing was seen. `errors` holds the distance from the fp64 oracle's o, lse, dq, dk and dv.
 Json walk(const Problem& problem, std::int64_t head, WalkTile tile, std::uint64_t seed);
 
-// The same for a person: four decimals, the first columns of rows of head_dim.
-std::string walk_text(const Json& steps);
-
 // How far from the oracle a walk may end. The oracle's lse is rounded to fp32, so 2^-24 of numbers near 10.
 inline constexpr double kWalkError = 1e-5;
 
