@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "emulated_gpu/products.hpp"
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "algebra/rounding.hpp"
 #include "emulated_gpu/threads.hpp"
@@ -41,6 +44,38 @@ struct Operand {
   }
 };
 
+// A row of sums with a row of 16 products each, as tensor cores add (Fasi et al. 2021, "Numerical behavior of NVIDIA
+// tensor cores"): all terms in units of 2^-24 of the power of two of the largest, cut off towards zero, and so is the
+// sum.
+void add_products(float* sums, const float (&left)[kDepth], const float (*right)[256], int columns) {
+  float largest[256], to_units[256], unit[256];
+  std::int32_t total[256];
+  for (int c = 0; c < columns; c++) {
+    float most = std::fabs(sums[c]);
+    for (int k = 0; k < kDepth; k++) most = std::max(most, std::fabs(left[k] * right[k][c]));
+    largest[c] = most;
+  }
+  for (int c = 0; c < columns; c++) {
+    const std::uint32_t exponent = std::max(std::bit_cast<std::uint32_t>(largest[c]) & 0x7F800000u, 32u << 23);
+    unit[c] = std::bit_cast<float>(exponent - (24u << 23));
+    to_units[c] = 1 / unit[c];
+    total[c] = static_cast<std::int32_t>(sums[c] * to_units[c]);
+  }
+  for (int k = 0; k < kDepth; k++)
+    for (int c = 0; c < columns; c++) total[c] += static_cast<std::int32_t>(left[k] * right[k][c] * to_units[c]);
+  for (int c = 0; c < columns; c++) {
+    const bool finite = largest[c] < std::numeric_limits<float>::infinity();
+    if (finite) {
+      // Up to 2^30: what fp32 does not hold is cut off too.
+      const std::int32_t sign = total[c] < 0 ? -1 : 1, size = sign * total[c];
+      const int lost = std::max(0, 8 - std::countl_zero(static_cast<std::uint32_t>(size)));
+      sums[c] = static_cast<float>(sign * (size >> lost << lost)) * unit[c];
+    } else {
+      for (int k = 0; k < kDepth; k++) sums[c] += left[k] * right[k][c];
+    }
+  }
+}
+
 }  // namespace
 
 // Thread t has rows 16 (t / 32) + t % 32 / 4 + 8 r; of them sums 4 i + 2 r + e are columns 8 i + 2 (t % 4) + e, and
@@ -60,17 +95,14 @@ void Product::run() const {
   Operand(b).each(shape.n, shape.b_along_rows, shape.bf16,
                   [&](int column, int k, float element) { right_operand[k][column] = element; });
 
-  for (int row = 0; row < kRows; row++) {
-    std::memset(result[row], 0, sizeof result[row]);
-    for (int k = 0; k < kDepth; k++)
-      for (int column = 0; column < shape.n; column++)
-        result[row][column] += left_operand[row][k] * right_operand[k][column];
-  }
-  for (int t = 0; t < 128; t++)
-    for (int i = 0; i < shape.n / 2; i++) {
-      const int row = 16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2), column = i / 4 * 8 + 2 * (t % 4) + i % 2;
-      sums[t][i] = result[row][column] + (accumulate ? sums[t][i] : 0.f);
-    }
+  const auto each_sum = [&](auto visit) {
+    for (int t = 0; t < 128; t++)
+      for (int i = 0; i < shape.n / 2; i++)
+        visit(sums[t][i], result[16 * (t / 32) + t % 32 / 4 + 8 * (i / 2 % 2)][i / 4 * 8 + 2 * (t % 4) + i % 2]);
+  };
+  each_sum([&](float sum, float& to) { to = accumulate ? sum : 0.f; });
+  for (int row = 0; row < kRows; row++) add_products(result[row], left_operand[row], right_operand, shape.n);
+  each_sum([](float& sum, float from) { sum = from; });
 }
 
 void ProductQueue::run_complete(int until) {
