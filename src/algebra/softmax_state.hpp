@@ -33,7 +33,7 @@ struct MergeFactors {
 template <class Real, class Exp>
 FATTN_HD MergeFactors<Real> merge(SoftmaxState<Real>& state, const SoftmaxState<Real>& other, Exp exp) {
   const Real nothing = SoftmaxState<Real>::empty().max;
-  const Real top = state.max > other.max ? state.max : other.max;
+  const Real top = larger(state.max, other.max);
   // exp(-inf - -inf) is NaN: a side without keys gets the factor 0 instead.
   const Real a = state.max == nothing ? Real(0) : exp(state.max - top);
   const Real b = other.max == nothing ? Real(0) : exp(other.max - top);

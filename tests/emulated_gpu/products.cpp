@@ -5,7 +5,6 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "algebra/rounding.hpp"
 #include "emulated_gpu/threads.hpp"
@@ -48,12 +47,15 @@ struct Operand {
 // tensor cores"): all terms in units of 2^-24 of the power of two of the largest, cut off towards zero, and so is the
 // sum.
 void add_products(float* sums, const float (&left)[kDepth], const float (*right)[256], int columns) {
-  float largest[256], to_units[256], unit[256];
+  float largest[256], to_units[256], unit[256], zero[256];
   std::int32_t total[256];
   for (int c = 0; c < columns; c++) {
-    float most = std::fabs(sums[c]);
-    for (int k = 0; k < kDepth; k++) most = std::max(most, std::fabs(left[k] * right[k][c]));
-    largest[c] = most;
+    float most = std::fabs(sums[c]), nothing = sums[c] * 0.f;  // NaN where a term is NaN or infinite
+    for (int k = 0; k < kDepth; k++) {
+      most = std::max(most, std::fabs(left[k] * right[k][c]));
+      nothing += left[k] * right[k][c] * 0.f;
+    }
+    largest[c] = most, zero[c] = nothing;
   }
   for (int c = 0; c < columns; c++) {
     const std::uint32_t exponent = std::max(std::bit_cast<std::uint32_t>(largest[c]) & 0x7F800000u, 32u << 23);
@@ -64,8 +66,7 @@ void add_products(float* sums, const float (&left)[kDepth], const float (*right)
   for (int k = 0; k < kDepth; k++)
     for (int c = 0; c < columns; c++) total[c] += static_cast<std::int32_t>(left[k] * right[k][c] * to_units[c]);
   for (int c = 0; c < columns; c++) {
-    const bool finite = largest[c] < std::numeric_limits<float>::infinity();
-    if (finite) {
+    if (zero[c] == 0.f) {
       // Up to 2^30: what fp32 does not hold is cut off too.
       const std::int32_t sign = total[c] < 0 ? -1 : 1, size = sign * total[c];
       const int lost = std::max(0, 8 - std::countl_zero(static_cast<std::uint32_t>(size)));

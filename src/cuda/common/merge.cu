@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "algebra/softmax_state.hpp"
 #include "cuda/common/merge.hpp"
 #include "cuda/launch.hpp"
 #include "cuda/ptx/arithmetic.cuh"
@@ -20,12 +21,12 @@ __global__ void __launch_bounds__(32 * kWarps) merge(const __grid_constant__ Mer
   const std::int64_t batch = p.packed ? 0 : head_index / p.heads;
 
   float top = -INFINITY;
-  for (int split = 0; split < p.splits; split++) top = fmaxf(top, p.partial_lse[split * p.rows + row]);
+  for (int split = 0; split < p.splits; split++) top = larger(top, p.partial_lse[split * p.rows + row]);
   const bool counts = top != kUncounted;
   if (!counts) top = -INFINITY;
-  const bool keys = top > -INFINITY;
+  const bool keys = top != -INFINITY;
   const float sink = p.sinks != nullptr && counts ? p.sinks[head] : -INFINITY;
-  top = fmaxf(top, sink);
+  top = larger(top, sink);
   float sum = weight(sink, top);
   for (int split = 0; keys && split < p.splits; split++) sum += weight(p.partial_lse[split * p.rows + row], top);
   const float whole = top == -INFINITY ? top : top + logf(sum);

@@ -9,8 +9,6 @@ namespace {
 constexpr double kNothing = -HUGE_VAL;
 
 __device__ double exponential(double x) { return exp(x); }
-// NaN stays.
-__device__ double larger(double a, double b) { return a >= b || a != a ? a : b; }
 
 // Reduces what the 16 threads of a row hold, in the order of their columns. Every thread must call; the result is the
 // first column's.

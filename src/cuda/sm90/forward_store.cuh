@@ -70,9 +70,10 @@ struct ForwardStore {
 
   __device__ __forceinline__ void max_logit(const RowPlace& at, float top) const {
     if (params.score.max_logit == nullptr || threadIdx.x % 4 != 0 || !at.written || !at.counts) return;
-    top += 0.f;                                                           // -0 becomes 0
-    auto* to = reinterpret_cast<int*>(params.score.max_logit + at.head);  // floats of one sign are ordered as integers
-    if (top >= 0.f)
+    // Floats of one sign are ordered as integers, NaN behind all others.
+    auto* to = reinterpret_cast<int*>(params.score.max_logit + at.head);
+    top = top != top ? __uint_as_float(0x7FC00000u) : top + 0.f;  // -0 becomes 0
+    if (!(top < 0.f))
       atomicMax(to, __float_as_int(top));
     else
       atomicMin(reinterpret_cast<unsigned*>(to), __float_as_uint(top));
@@ -94,7 +95,8 @@ struct ForwardStore {
       const float sum = tile::row_sum(rows.sum[r]);
       finish.inverse[r] = finish_row(item, at, rows.reference[r], sum);
       finish.empty[r] = sum == 0.f || !at.counts;
-      if constexpr (Traits::Score::kModified) max_logit(at, top_logit[r]);
+      // Maxima lose NaN, sums do not.
+      if constexpr (Traits::Score::kModified) max_logit(at, sum != sum && top_logit[r] < INFINITY ? sum : top_logit[r]);
     }
     ptx::pin(finish.inverse);
     return finish;
