@@ -22,7 +22,10 @@ if(FATTN_WITH_CUDA AND NOT FATTN_CUDA STREQUAL "EMULATED")
     DEPENDS ${objects} ${cudart} ${PROJECT_SOURCE_DIR}/cmake/merge_runtime.sh
     COMMAND_EXPAND_LISTS VERBATIM COMMENT "Merging the CUDA runtime into the static library")
   set_source_files_properties(${merged} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
-  set(static_objects ${merged})
+  # With one source of C++, programs in C are linked with its runtime too.
+  set(language ${PROJECT_BINARY_DIR}/generated/language.cpp)
+  file(CONFIGURE OUTPUT ${language} CONTENT "// The rest of this archive is C++ too.\n")
+  set(static_objects ${merged} ${language})
 endif()
 
 add_library(fattn_static STATIC ${static_objects})
