@@ -80,6 +80,11 @@ class Cells:
         ]
 
 
+def said(device):
+    """As a person would."""
+    return device.replace(", 1 threads", ", 1 thread")
+
+
 def newest(view, all_records, cases):
     """The newest run that fits: fattn and a peer side by side, in at least half as many cells as the fullest run has.
     So a run over one problem does not push a whole grid out of a table. None without such a run."""
@@ -142,7 +147,7 @@ def table(view, cells):
         ratio = f"{row['fattn']['tflops'] / row[view.peer]['tflops']:.2f}" if both else "-"
         lines.append("| " + " | ".join(where + numbers + [ratio]) + " |")
     notes = [
-        f"{first['device']}, {first['date']}, commit `{first['commit'][:12]}`, run `{cells.run}`, {unit}, "
+        f"{said(first['device'])}, {first['date']}, commit `{first['commit'][:12]}`, run `{cells.run}`, {unit}, "
         "median of bursts timed in turn in one process (docs/benchmarks.md).",
         "Versions: " + ", ".join(f"{LABELS[impl]} {versions[impl]}" for impl in impls) + ".",
     ]
@@ -170,7 +175,7 @@ def summary(chosen):
         dtypes = sorted({problem.dtype for problem in cells.problems})
         what = f"{ours[0]['direction']}, {', '.join(dtypes)}"
         unit = "GFLOP/s" if view.cpu else "TFLOP/s"
-        lines.append(f"| {what} | {ours[0]['device']} | {slow} to {fast} {unit} | {mean} |")
+        lines.append(f"| {what} | {said(ours[0]['device'])} | {slow} to {fast} {unit} | {mean} |")
     return "\n".join(lines) if len(lines) > 2 else "No results recorded yet."
 
 
