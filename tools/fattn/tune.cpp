@@ -73,6 +73,7 @@ std::vector<Candidate> candidates_of(const TuneOptions& options, const Problem& 
 
 void time(std::vector<Candidate>& candidates, verify::CaseData& inputs, const TuneOptions& options) {
   std::vector<Plan> plans;
+  plans.reserve(candidates.size());
   for (const Candidate& each : candidates) plans.push_back(each.plan);
   const std::vector<Timing> timings = time_plans(plans, inputs, options.samples, options.seed);
   for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].timing = timings[i];
