@@ -118,6 +118,23 @@ unsigned char* shared_memory(std::uint32_t address, std::size_t bytes) {
 
 unsigned char* dynamic_shared() { return block().shared; }
 
+void wrote_shared(std::uint32_t address, std::size_t bytes) {
+  for (std::size_t at = address / 16; at * 16 < address + bytes; at++)
+    block().writes.at(at) = {thread().index, thread().fences};
+}
+void fence_async() { thread().fences++; }
+bool fenced(std::uint32_t address, std::size_t bytes) {
+  for (std::size_t at = address / 16; at * 16 < address + bytes; at++) {
+    const Block::Write& write = block().writes.at(at);
+    if (write.thread >= 0 && block().threads[static_cast<std::size_t>(write.thread)]->fences == write.fences)
+      return false;
+  }
+  return true;
+}
+void written_async(std::uint32_t address, std::size_t bytes) {
+  for (std::size_t at = address / 16; at * 16 < address + bytes; at++) block().writes.at(at) = {};
+}
+
 const Lanes& meet_warp(const char* what, const Words& words) {
   Thread& self = thread();
   Warp& warp = block().warps[static_cast<std::size_t>(self.index / 32)];
@@ -257,6 +274,7 @@ void run_grid(const dim3& grid, const dim3& block_size, std::size_t shared_bytes
       block.random.seed(seed * 7919 + launch * 104729 + index);
       block.lazy_copies = block.random() % 2 == 0;
       block.shared = shared.get(), block.shared_bytes = shared_bytes, block.kernel = &kernel;
+      block.writes.resize(shared_bytes / 16 + 1);
       block.warps.resize((size + 31) / 32);
       block.products.resize((size + 127) / 128);
       for (unsigned i = 0; i < size; i++) {

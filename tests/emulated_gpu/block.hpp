@@ -30,6 +30,12 @@ std::uint32_t shared_address(const void* pointer);
 unsigned char* shared_memory(std::uint32_t address, std::size_t bytes);
 unsigned char* dynamic_shared();
 
+// Ordinary writes must be fenced by their own thread before the copy engine or the tensor cores read them.
+void wrote_shared(std::uint32_t address, std::size_t bytes);
+void fence_async();
+bool fenced(std::uint32_t address, std::size_t bytes);
+void written_async(std::uint32_t address, std::size_t bytes);
+
 // The 32 lanes of a warp meet, each with some words, and see everybody's. All must come by the same name.
 using Words = std::array<std::uint32_t, 5>;
 using Lanes = std::array<Words, 32>;

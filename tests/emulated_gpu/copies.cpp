@@ -58,6 +58,7 @@ std::uint32_t TensorMap::box_bytes() const {
 }
 
 void Transfer::load() const {
+  written_async(shared, bytes);
   if (kind == Kind::load_bytes) {
     std::memcpy(shared_memory(shared, bytes), global, bytes);
   } else {
@@ -151,6 +152,7 @@ void start_load(Transfer transfer) {
 void add_store(Transfer transfer) {
   if (transfer.kind == Transfer::Kind::store_box) transfer.bytes = transfer.map.box_bytes();
   check(transfer);
+  if (!fenced(transfer.shared, transfer.bytes)) fail("a store of shared memory that was written and not fenced");
   thread().stores.open.push_back(std::move(transfer));
 }
 

@@ -9,6 +9,7 @@
 
 #include "cuda/ptx/address.cuh"
 #include "cuda/ptx/bulk.cuh"
+#include "cuda/ptx/fence.cuh"
 #include "cuda/ptx/matrix.cuh"
 #include "cuda/ptx/mbarrier.cuh"
 #include "cuda/ptx/named_barrier.cuh"
@@ -45,6 +46,7 @@ void fill_tile(std::uint32_t to, const std::vector<float>& values) {
     ptx::store_shared(to + static_cast<std::uint32_t>(Tile::chunk(row, column / 8)) + column % 8 * 2,
                       ptx::pack<Element>(values[from], values[from + 1]));
   }
+  ptx::fence_proxy_async();
   __syncthreads();
 }
 
@@ -125,6 +127,23 @@ TEST(EmulatedGpu, AMatrixIsTransposedOnItsWay) {
         std::memcpy(&element, ptx::dynamic_shared() + row * 16 + lane * 2, 2);
         EXPECT_EQ(element, (4 * lane + row / 2) << 1);
       }
+  });
+}
+
+TEST(EmulatedGpu, AProductOfWhatWasNotFencedIsNaN) {
+  run_block(128, [&] {
+    fill_tile(0, integers(64 * 128, 5));
+    if (threadIdx.x == 7) ptx::store_shared(static_cast<std::uint32_t>(Tile::chunk(3, 0)), 0);
+    __syncthreads();
+    float sums[32];
+    ptx::wgmma<Element, 64, ptx::Major::k, ptx::Major::k>(sums, Tile::along_columns(0, 0), Tile::along_columns(0, 0),
+                                                          0);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    // Row 3 and column 3 of the product; the thread's first sum is in column 2 (t % 4).
+    const int row = static_cast<int>(threadIdx.x / 32) * 16 + static_cast<int>(threadIdx.x % 32) / 4;
+    EXPECT_EQ(std::isnan(sums[0]), row == 3);
+    EXPECT_EQ(std::isnan(sums[1]), row == 3 || threadIdx.x % 4 == 1);
   });
 }
 

@@ -38,6 +38,7 @@ struct Thread {
   std::unique_ptr<Stack> stack;
   Position position;
   int index = 0;
+  unsigned fences = 0;  // for the copy engine and the tensor cores
   bool started = false, done = false, spins = false;
   const char* what = nullptr;                    // it waits for
   const std::function<bool()>* until = nullptr;  // null: it can go on
@@ -67,6 +68,11 @@ struct Block {
   std::vector<Transfer> loads;  // asked for
   unsigned char* shared = nullptr;
   std::size_t shared_bytes = 0;
+  struct Write {
+    int thread = -1;  // -1: nobody, or the copy engine
+    unsigned fences = 0;
+  };
+  std::vector<Write> writes;  // the last of each 16 bytes of shared memory
   std::mt19937 random;
   bool lazy_copies = false;  // nothing is copied as long as something else can go on
   int held_warp = -1;        // does not go on as long as others can, for so many steps

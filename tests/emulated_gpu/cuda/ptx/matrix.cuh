@@ -33,6 +33,7 @@ inline void store_matrices(const char* what, std::uint32_t to, const std::uint32
       const auto element = static_cast<std::uint16_t>(from[matrix] >> (16 * half));
       unsigned char* const place = matrix_row(lanes, matrix, transposed ? column : row);
       std::memcpy(place + 2 * (transposed ? row : column), &element, 2);
+      emulated_gpu::wrote_shared(lanes[static_cast<std::size_t>(8 * matrix + (transposed ? column : row))][0], 16);
     }
   emulated_gpu::meet_warp(what, {});
 }

@@ -22,6 +22,7 @@ template <class Value>
 void store_shared_as(std::uint32_t to, const Value& value) {
   if (to % sizeof(Value) != 0) emulated_gpu::fail("a store to %u: not a multiple of its size", to);
   std::memcpy(emulated_gpu::shared_memory(to, sizeof value), &value, sizeof value);
+  emulated_gpu::wrote_shared(to, sizeof value);
 }
 
 inline std::uint32_t load_shared(std::uint32_t from) { return load_shared_as<std::uint32_t>(from); }
