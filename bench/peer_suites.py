@@ -8,12 +8,13 @@
 
 Their files are read where they lie and changed in few ways, each printed: "cuda" becomes the device, values of 512
 columns, which no kernel here has, are left out of the lists inside the tests of generation 3, and on the CPU its test of
-races asks for 1 MiB of other memory instead of 70 GiB. --forward leaves out the
-gradients where the tests can (those that always take them do so still). Each test gets N combinations of its parameters,
-drawn with the seed from those whose sequences have at most ROWS rows and whose parameters are as --only says.
+races asks for 1 MiB of other memory instead of 70 GiB. --forward leaves out the gradients where the tests can (those that
+always take them do so still). Each test gets N combinations of its parameters, drawn with the seed from those whose
+sequences have at most ROWS rows and whose parameters are as --only says: with all of them said, that case alone.
 
 Prints passed, failed, refused (NotImplementedError: with its reasons) and skipped (by the tests themselves) for each
-test; --out also writes one JSON line for each case. Exit 1 if anything failed."""
+test, and how to repeat the first failure alone; --out also writes one JSON line for each case. After an error that ends
+the process's use of a GPU the cases that are left count as not run. Exit 1 if anything failed."""
 
 import argparse
 import collections
@@ -40,6 +41,9 @@ EDITS = [('"cuda"', None), ("([256, 512, d] if d <= 64 else [d])", "([256, d] if
 # What the test of races fills a GPU's memory with, which a host may not have.
 ROOM = ("torch.empty(70 * 1024 ** 3,", "torch.empty(1024 ** 2,")
 FORWARD = ("(d <= MAX_HEADDIM_SM8x or dropout_p == 0) or (is_sm80 or is_sm90)", "False")
+# After these nothing more runs in the process.
+LOST = re.compile("illegal memory access|misaligned address|unspecified launch failure|device-side assert|INTERNAL_ERROR|"
+                  "EXECUTION_FAILED")
 TEXTS = {2: "tests/test_flash_attn.py", 3: "hopper/test_flash_attn.py"}
 
 
@@ -95,6 +99,7 @@ class Sample:
         self.grids = {}
         self.cases = []
         self.begin = time.monotonic()
+        self.lost = False
 
     def decorate(self, names, values, **kwargs):
         def decorator(function):
@@ -104,17 +109,26 @@ class Sample:
 
         return decorator
 
+    def grid(self, name):
+        """The values of each parameter of a test, or of parameters that go together, that --only leaves."""
+        def wanted(names, values):
+            said = dict(zip(names, values))
+            return all(str(said.get(key, value)).removeprefix("torch.") == value for key, value in self.only)
+
+        grid = []
+        for names, values in self.grids[name]:
+            tuples = [value if len(names) > 1 else (value,) for value in values]
+            grid.append([dict(zip(names, each)) for each in tuples if wanted(names, each)])
+        return grid
+
     def points(self, name):
         draw = random.Random(f"{self.arguments.seed} {name}")
+        grid = self.grid(name)
         seen = []
-        for _ in range(self.arguments.cases * 200):
-            point = {}
-            for names, values in self.grids[name]:
-                value = draw.choice(values)
-                point.update(zip(names, value if len(names) > 1 else [value]))
+        for _ in range(self.arguments.cases * 200 if all(grid) else 0):
+            point = {key: value for values in grid for key, value in draw.choice(values).items()}
             rows = [size for key, size in point.items() if "seqlen" in key and isinstance(size, int)]
-            wanted = all(str(point.get(key, value)).removeprefix("torch.") == value for key, value in self.only)
-            if wanted and max(rows, default=0) <= self.arguments.largest and point not in seen:
+            if max(rows, default=0) <= self.arguments.largest and point not in seen:
                 seen.append(point)
             if len(seen) == self.arguments.cases:
                 break
@@ -133,6 +147,8 @@ class Sample:
         items[:] = [item for item in items if not words or any(word in item.originalname for word in words)]
 
     def pytest_runtest_setup(self):
+        if self.lost:
+            pytest.skip("not run: the GPU was lost before")
         if time.monotonic() - self.begin > self.arguments.seconds:
             pytest.skip("out of time")
 
@@ -146,6 +162,8 @@ class Sample:
                 if call.excinfo.errisinstance(NotImplementedError):
                     outcome = "refused"
                     why = refusal(str(call.excinfo.value))
+                elif outcome == "failed" and LOST.search(str(call.excinfo.value)):
+                    self.lost = True
                 traceback.clear_frames(call.excinfo.tb)  # they hold the test's tensors
             self.cases.append(dict(test=item.originalname, outcome=outcome, why=why[:300], case=item.name))
 
@@ -202,6 +220,10 @@ def main():
         reasons = collections.Counter(case["why"] for case in sample.cases if case["outcome"] == outcome)
         for why, count in reasons.most_common():
             print(f"{outcome} {count}: {why}")
+    first = next((case for case in sample.cases if case["outcome"] == "failed"), None)
+    if first:
+        only = first["case"].partition("[")[2].rstrip("]").replace(" ", ",")
+        print(f"first failure: --generation {arguments.generation} --tests {first['test']} --cases 1 --only '{only}'")
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(case) + "\n" for case in sample.cases), encoding="utf-8")
     return 1 if any(case["outcome"] == "failed" for case in sample.cases) else 0
