@@ -171,6 +171,7 @@ def test_opcheck(rows):
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_has_no_graph_break(rows, dynamic):
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     # aot_eager traces forward and backward with fake tensors and runs the graphs without a C++ compiler.
     compiled = torch.compile(lambda q, k, v: door.attention(q, k, v, causal=True, window=(16, 0)), fullgraph=True,
                              dynamic=dynamic, backend="aot_eager")

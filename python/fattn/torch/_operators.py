@@ -4,6 +4,7 @@ derivative without the dispatcher, for calls that only autograd watches."""
 
 import torch
 
+from . import _vmap
 from ._run import ALIBI, BIAS, SINKS, TENSORS, backward, forward
 
 # The optional arguments that both operators share, in the order of NAMES, then the scalars.
@@ -101,6 +102,16 @@ torch.library.register_autograd("fattn::forward", _gradients, setup_context=_sav
 torch.library.register_autograd("fattn::backward", _refuse_double, lib=_LIBRARY)
 
 
+@torch.library.register_vmap("fattn::forward", lib=_LIBRARY)
+def _(info, in_dims, *arguments):
+    return _vmap.map_forward(torch.ops.fattn.forward.default, info, in_dims, *arguments)
+
+
+@torch.library.register_vmap("fattn::backward", lib=_LIBRARY)
+def _(info, in_dims, *arguments):
+    return _vmap.map_backward(torch.ops.fattn.backward.default, info, in_dims, *arguments)
+
+
 class _Eager(torch.autograd.Function):
     """`tensors` holds bias and sinks once more: an argument of a Function costs more than an element of a tuple."""
 
@@ -145,9 +156,12 @@ def _refuse_forward_mode(ctx, *tangents):
 class _Transformed(torch.autograd.Function):
     """Under torch.func's transforms and dual tensors, of which an operator's registrations know nothing."""
 
-    generate_vmap_rule = True
     setup_context = staticmethod(_save)
     jvp = staticmethod(_refuse_forward_mode)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        return _vmap.map_forward(_Transformed.apply, info, in_dims, *arguments)
 
     @staticmethod
     def forward(*arguments):
@@ -159,9 +173,12 @@ class _Transformed(torch.autograd.Function):
 
 
 class _TransformedBackward(torch.autograd.Function):
-    generate_vmap_rule = True
     backward = staticmethod(_refuse_double)
     jvp = staticmethod(_refuse_forward_mode)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        return _vmap.map_backward(_TransformedBackward.apply, info, in_dims, *arguments)
 
     @staticmethod
     def forward(*arguments):
