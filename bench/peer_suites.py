@@ -169,10 +169,12 @@ class Sample:
 
 
 def refusal(text):
-    """A refusal without the numbers of its case: of a kernel's list, what the row that came nearest says."""
+    """A refusal without the numbers of its case: of a kernel's list, what rows of the device and the dtype say."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reasons = [re.sub(r"^\S+: ", "", line) for line in lines[1:] if not re.search(r"no CUDA|not this|head_dim", line)]
-    return re.sub(r"\d+", "N", " | ".join([lines[0], *dict.fromkeys(reasons)][:3]))
+    reasons = [re.sub(r"^\S+: ", "", line) for line in lines[1:] if re.match(r"\S+: ", line)]
+    reasons = [each for each in reasons if not re.match(r"dtype|device|an oracle|problem|no CUDA|not this", each)]
+    near = [each for each in reasons if not each.startswith("head_dim")] or [each for each in reasons if "nearest" in each]
+    return re.sub(r"\d+", "N", " | ".join([lines[0], *dict.fromkeys(near or reasons)][:3]))
 
 
 def main():

@@ -22,7 +22,7 @@ echo "$(basename "$wheel"): package $installed, symbols of PyTorch it needs: $(n
 for version in "$@"; do
   "$python" -m pip install --quiet --disable-pip-version-check "torch==$version"
   result=$(cd "$root" && PYTHONDONTWRITEBYTECODE=1 "$python" -m pytest -p no:cacheprovider -q tests/python/test_torch.py \
-    tests/python/test_torch_dropins.py 2>&1) || status=1
+    tests/python/test_torch_dropins.py tests/python/test_torch_odd.py tests/python/test_torch_vmap.py 2>&1) || status=1
   [ "$(sum)" = "$installed" ] || { echo "the package changed"; status=1; }
   echo "torch $("$python" -c 'import torch; print(torch.__version__)'), package $(sum): $(tail -n 1 <<<"$result")"
   grep '^FAILED\|^ERROR' <<<"$result" || true

@@ -103,7 +103,7 @@ matplotlib="matplotlib>=3.8,<4"  # what bench/demo_plots.py draws with
 
 # What builds and tests the Python package; and the frameworks whose doors it tests.
 python_tests=("scikit-build-core>=0.10,<2" "nanobind>=2.4,<4" "numpy>=1.24,<3" "ml_dtypes<1" "pytest>=8,<10"
-  "mypy>=1.11,<3")
+  "mypy>=1.11,<3" "auditwheel>=6,<7")
 python_frameworks=("torch>=2.6,<3" "jax>=0.6,<1" "transformers>=4.56,<6")
 
 # The compiler, its headers and the static runtime of CUDA 13.0, and the two names that CMake looks for and the wheels

@@ -23,6 +23,19 @@ def test_torch_example(capsys):
     assert "loss" in capsys.readouterr().out
 
 
+def test_jax_example(capsys):
+    pytest.importorskip("jax")
+    runpy.run_path(str(ROOT / "examples/jax_training.py"))
+    printed = capsys.readouterr().out
+    assert "loss" in printed and "the same bits" in printed
+
+
+def test_hugging_face_example(capsys):
+    pytest.importorskip("transformers")
+    runpy.run_path(str(ROOT / "examples/hf_model.py"))
+    assert "greedy tokens equal: True" in capsys.readouterr().out
+
+
 def test_readme():
     torch = pytest.importorskip("torch")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
