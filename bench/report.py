@@ -6,7 +6,7 @@
                                README.md and docs/*.md, draws docs/img/*.png (needs matplotlib), prints geometric means
     bench/report.py --check    writes nothing; exits 1 when a table is not what the results say
 
-NAME is a key of VIEWS, or `summary`: a row for each of them. A table holds one run: things that were timed together."""
+NAME is a key of VIEWS, `summary` (a row for each of them) or a table of measure_tables.py. A table holds one run: things that were timed together."""
 
 import argparse
 import dataclasses
@@ -14,6 +14,8 @@ import pathlib
 import re
 import sys
 
+import measure_records
+import measure_tables
 import problem_text
 import records
 
@@ -299,6 +301,7 @@ def main(arguments=None):
     root = options.root
     try:
         all_records = records.read_all(root / "bench/results")
+        measures = measure_records.read_all(root / "bench/results/measures")
         chosen = {
             name: newest(view, all_records, problem_text.read_cases(root / "bench/cases" / view.cases))
             for name, view in VIEWS.items()
@@ -306,6 +309,7 @@ def main(arguments=None):
     except ValueError as error:
         raise SystemExit(str(error)) from None
     tables = {name: table(view, chosen[name]) for name, view in VIEWS.items()} | {"summary": summary(chosen)}
+    tables |= measure_tables.tables(measures)
 
     stale, filled = [], 0
     for path in pages(root):
@@ -320,7 +324,7 @@ def main(arguments=None):
         if stale:
             print(f"stale tables in {', '.join(stale)}: run bench/report.py")
             return 1
-        print(f"{filled} tables in {len(pages(root))} pages are what {len(all_records)} records say")
+        print(f"{filled} tables in {len(pages(root))} pages are what {len(all_records) + len(measures)} records say")
         return 0
 
     for name, view in VIEWS.items():
@@ -337,6 +341,10 @@ def main(arguments=None):
             (draw_grid if view.grid else draw_bars)(view, name, cells, root / "docs/img")
         except ImportError as error:
             print(f"{name}: no pictures: {error}")
+    try:
+        measure_tables.draw(measures, root / "docs/img", save)
+    except ImportError as error:
+        print(f"no pictures of memory and traffic: {error}")
     print("rewrote " + ", ".join(stale) if stale else "no table changed")
     return 0
 
