@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(Traits::tile.threads(), 1)
   const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);  // uniform, and the compiler knows
 
   if (threadIdx.x == 0) init_barriers<tile>(memory);
+  if constexpr (Traits::Source::kVarlen) clear_other_slices<tile>(params.source, memory);
   __syncthreads();
   ptx::let_next_kernel_start();
   ptx::wait_for_kernels_before();

@@ -371,7 +371,8 @@ struct BackwardCompute {
     const ptx::Box5 box = key_gradient_box(params.source, memory.place[items & 1], item, 64 * warpgroup, 64);
     meet();
     if (threadIdx.x % 128 == 0) {
-      store_keys<tile.d>(params.source.dv, shared + offsetof(Shared, v) + warpgroup * kOwnRows, Keys::kSliceBytes, box);
+      store_keys<tile.d>(params.source.dv, shared + offsetof(Shared, v) + warpgroup * kOwnRows, Keys::kSliceBytes, box,
+                         copied_slices<kSlices>(params.source, true));
       ptx::tma_store_commit();
     }
     tile::scale_rows(dk, scale);
@@ -387,9 +388,11 @@ struct BackwardCompute {
     meet();
     if (threadIdx.x % 128 == 0) {
 #pragma unroll
-      for (int slice = 0; slice < kSlices; slice++)
+      for (int slice = 0; slice < kSlices; slice++) {
+        if (slice >= copied_slices<kSlices>(params.source, false)) break;
         ptx::tma_store(&params.source.dk, own_gradients(end + slice),
                        {{64 * slice, box.at[1], box.at[2], box.at[3], box.at[4]}});
+      }
       ptx::tma_store_commit();
       ptx::tma_store_wait_read<1>();
       ptx::mbarrier_arrive(ptx::shared_address(&memory.v_empty));

@@ -22,6 +22,13 @@ __device__ __forceinline__ BackwardItem find_item(const DenseTensors& source, co
   return item;
 }
 
+// How many slices of 64 columns are copied, of V and dO or of Q and K: the copy engine fills what lies past the
+// columns.
+template <int slices>
+__device__ __forceinline__ int copied_slices(const DenseTensors&, bool) {
+  return slices;
+}
+
 // The query tile of a step: rows past the end read as zeros.
 __device__ __forceinline__ ptx::Box5 query_box(const DenseTensors&, const DenseTensors::Place&,
                                                const BackwardItem& item, const QueryWalk& walk, int m) {

@@ -18,7 +18,7 @@ struct BackwardLoad {
   static constexpr BackwardTile tile = Traits::tile;
   using Shared = typename Traits::Shared;
   using Ring = tile::RingStep<tile.stages>;
-  static constexpr int kRowBytes = tile.m * sizeof(float), kTileBytes = sizeof(Shared::q[0]);
+  static constexpr int kRowBytes = tile.m * sizeof(float);
 
   const typename Traits::Params& params;
   Shared& memory;
@@ -33,10 +33,11 @@ struct BackwardLoad {
   // All columns of `rows` rows of one head, slice by slice.
   template <int rows>
   __device__ __forceinline__ static void load(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier,
-                                              ptx::Box5 box) {
+                                              ptx::Box5 box, int slices) {
     using Rows = tile::SwizzledTile<rows, tile.d>;
 #pragma unroll
     for (int slice = 0; slice < Rows::kSlices; slice++) {
+      if (slice >= slices) break;
       box.at[0] = 64 * slice;
       ptx::tma_load(to + slice * Rows::kSliceBytes, &map, barrier, box);
     }
@@ -46,8 +47,9 @@ struct BackwardLoad {
     const int stage = Ring::stage(step);
     const std::uint32_t full = at(memory.q_full, stage);
     ptx::mbarrier_wait(at(memory.q_empty, stage), Ring::parity(step) ^ 1);
-    ptx::mbarrier_arrive_expect(full, kTileBytes + kRowBytes);
-    load<tile.m>(at(memory.q, stage), params.source.q, full, box);
+    const int slices = copied_slices<tile.d / 64>(params.source, false);
+    ptx::mbarrier_arrive_expect(full, slices * (tile.m * 128) + kRowBytes);
+    load<tile.m>(at(memory.q, stage), params.source.q, full, box, slices);
     ptx::bulk_load(at(memory.row_lse, stage), params.rows.lse + row, kRowBytes, full);
   }
 
@@ -55,18 +57,19 @@ struct BackwardLoad {
     const int stage = Ring::stage(step);
     const std::uint32_t full = at(memory.dout_full, stage);
     ptx::mbarrier_wait(at(memory.dout_empty, stage), Ring::parity(step) ^ 1);
-    ptx::mbarrier_arrive_expect(full, kTileBytes + kRowBytes);
-    load<tile.m>(at(memory.dout, stage), params.source.dout, full, box);
+    const int slices = copied_slices<tile.d / 64>(params.source, true);
+    ptx::mbarrier_arrive_expect(full, slices * (tile.m * 128) + kRowBytes);
+    load<tile.m>(at(memory.dout, stage), params.source.dout, full, box, slices);
     ptx::bulk_load(at(memory.row_delta, stage), params.rows.delta + row, kRowBytes, full);
   }
 
   // Keys or values of an item, when those before are no longer needed.
   __device__ __forceinline__ static void keys(std::uint64_t& full, std::uint64_t& empty, std::uint32_t to,
-                                              const CUtensorMap& map, const ptx::Box5& box, int n) {
+                                              const CUtensorMap& map, const ptx::Box5& box, int n, int slices) {
     const std::uint32_t barrier = ptx::shared_address(&full);
     ptx::mbarrier_wait(ptx::shared_address(&empty), (n & 1) ^ 1);
-    ptx::mbarrier_arrive_expect(barrier, sizeof(Shared::k));
-    load<tile.n>(to, map, barrier, box);
+    ptx::mbarrier_arrive_expect(barrier, slices * (tile.n * 128));
+    load<tile.n>(to, map, barrier, box, slices);
   }
 
   __device__ __forceinline__ void item_steps(const BackwardItem& item, int begin, int end, int n) {
@@ -80,8 +83,10 @@ struct BackwardLoad {
       gradients(box, step, row);
       if (step == begin) {
         const ptx::Box5 box = key_box(params.source, place, item, tile.n);
-        keys(memory.k_full, memory.k_empty, ptx::shared_address(memory.k), params.source.k, box, n);
-        keys(memory.v_full, memory.v_empty, ptx::shared_address(memory.v), params.source.v, box, n);
+        keys(memory.k_full, memory.k_empty, ptx::shared_address(memory.k), params.source.k, box, n,
+             copied_slices<tile.d / 64>(params.source, false));
+        keys(memory.v_full, memory.v_empty, ptx::shared_address(memory.v), params.source.v, box, n,
+             copied_slices<tile.d / 64>(params.source, true));
       }
       walk.advance();
     }

@@ -66,6 +66,8 @@ struct VarlenTensors {
   CUtensorMap dk;
   CUtensorMap dv;
   VarlenLengths lengths;
+  int slices;    // of 64 columns that hold some of Q and K; a box of these maps must not lie behind all columns
+  int slices_v;  // of V and dO
   int heads_per_kv;
   int section_rows;  // queries of a key head, with gradients and sums, that the L2 cache keeps
   const WorkTile*

@@ -56,14 +56,6 @@ ShapedScore score_of(const Problem& problem) {
 // Can rows be read and written 16 bytes at a time?
 bool in_chunks(const TensorShape& tensor) { return tensor.strides.dim == 1 && decline_strides("", tensor).empty(); }
 
-// Boxes that lie behind the tensor's columns altogether have been seen to fault.
-std::string decline_empty_slices(const BackwardRow& row, const Problem& problem) {
-  const std::int64_t least = row.tile.d - 64 + 8;
-  if (std::min(problem.head_dim, head_dim_v(problem)) >= least) return {};
-  return fmt::format("head_dim = {}, head_dim_v = {}: this row has {} to {}; nearest: {}", problem.head_dim,
-                     head_dim_v(problem), least, row.tile.d, least);
-}
-
 // Tiles of queries of one head and one batch of the workspace, where packed sequences share one.
 std::int64_t query_tiles_of(const BackwardRow& row, const Problem& problem) {
   if (problem.total_q) return *problem.total_q / row.tile.m + problem.batch + 1;
@@ -180,7 +172,6 @@ std::string decline_backward(const BackwardRow& row, const Problem& problem, con
   if (std::string reason = decline_head_dim("head_dim", problem.head_dim, row.tile.d); !reason.empty()) return reason;
   if (std::string reason = decline_head_dim("head_dim_v", head_dim_v(problem), row.tile.d); !reason.empty())
     return reason;
-  if (std::string reason = decline_empty_slices(row, problem); !reason.empty()) return reason;
   if (std::string reason = decline_options(row, problem); !reason.empty()) return reason;
   if (std::string reason = decline_scale(problem); !reason.empty()) return reason;
   if (std::string reason = decline_holes(problem); !reason.empty()) return reason;
@@ -320,6 +311,8 @@ VarlenTensors varlen_tensors(const BackwardRow& row, const Problem& problem, con
   source.dout =
       encode_ragged(plan.copy_dout ? params.dout_copy : buffers.dout, row.dtype, dout_shape(problem, plan), row.tile.m);
   source.lengths = params.lengths;
+  source.slices = static_cast<int>((problem.head_dim + 63) / 64);
+  source.slices_v = static_cast<int>((head_dim_v(problem) + 63) / 64);
   source.heads_per_kv = static_cast<int>(problem.heads_q / problem.heads_kv);
   source.section_rows = plan.section_rows;
   if (plan.capacity > 0) {

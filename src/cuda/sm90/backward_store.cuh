@@ -141,9 +141,11 @@ struct BackwardTurns {
 
 // 64 keys of a block, slice by slice, each so many bytes from the other; those past the end are left out.
 template <int columns>
-__device__ __forceinline__ void store_keys(const CUtensorMap& map, std::uint32_t from, int slice_bytes, ptx::Box5 box) {
+__device__ __forceinline__ void store_keys(const CUtensorMap& map, std::uint32_t from, int slice_bytes, ptx::Box5 box,
+                                           int slices) {
 #pragma unroll
   for (int slice = 0; slice < columns / 64; slice++) {
+    if (slice >= slices) break;
     box.at[0] = 64 * slice;
     ptx::tma_store(&map, from + slice * slice_bytes, box);
   }

@@ -18,6 +18,27 @@ __device__ __forceinline__ auto bound_mask(const VarlenTensors&, const Mask& mas
   return mask.bind(place.q.used, place.k.used);
 }
 
+template <int slices>
+__device__ __forceinline__ int copied_slices(const VarlenTensors& source, bool values) {
+  return min_of(slices, values ? source.slices_v : source.slices);
+}
+
+// Zeros in the slices of K, V, Q and dO that are not copied. Every thread of the block comes here.
+template <BackwardTile tile, class Shared>
+__device__ __forceinline__ void clear_other_slices(const VarlenTensors& source, Shared& memory) {
+  constexpr int slices = tile.d / 64;
+  const auto clear = [](const void* array, int rows, int from) {
+    const std::uint32_t to = ptx::shared_address(array);
+    for (int at = from * rows * 128 + 16 * threadIdx.x; at < slices * rows * 128; at += 16 * tile.threads())
+      ptx::clear_shared_16(to + at);
+  };
+  const int some = copied_slices<slices>(source, false), some_v = copied_slices<slices>(source, true);
+  clear(memory.k, tile.n, some), clear(memory.v, tile.n, some_v);
+  for (int stage = 0; stage < tile.stages; stage++)
+    clear(memory.q[stage], tile.m, some), clear(memory.dout[stage], tile.m, some_v);
+  ptx::fence_proxy_async();
+}
+
 // A negative key: there is no such item.
 template <BackwardTile tile, class Params>
 __device__ __forceinline__ BackwardItem find_item(const VarlenTensors& source, const Params& params,

@@ -293,7 +293,8 @@ struct BackwardWide {
     meet();
     if (threadIdx.x % 128 == 0) {
       store_keys<tile.d>(warpgroup == 0 ? params.source.dv : params.source.dk, staging, Keys::kSliceBytes,
-                         key_gradient_box(params.source, memory.place[items & 1], item, 0, 64));
+                         key_gradient_box(params.source, memory.place[items & 1], item, 0, 64),
+                         copied_slices<tile.d / 64>(params.source, warpgroup == 0));
       ptx::tma_store_commit();
       ptx::tma_store_wait_read<0>();
       ptx::mbarrier_arrive(ptx::shared_address(warpgroup == 0 ? &memory.v_empty : &memory.k_empty));
