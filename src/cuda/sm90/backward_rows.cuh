@@ -11,6 +11,7 @@
 namespace fattn::gpu::sm90 {
 
 inline constexpr int kRowThreads = 256;
+inline constexpr int kRowsAThread = 4;  // of the kernel before
 inline constexpr int kSinkThreads = 512;
 
 // Eight elements of a row, from column 8 * chunk.
@@ -47,53 +48,104 @@ __device__ __forceinline__ float dot(const uint4& a, const uint4& b) {
 
 // They are templates of the tile's numbers: m query rows, n keys, `parts` of dQ.
 
+// A row of the workspace: of which query and head, and where it lies in the caller's tensors.
+struct PreparedRow {
+  QueryRows rows;
+  int padded_row;
+  int head;
+  int query;
+  int buffer_row;
+  bool exists;  // in the workspace
+  bool inside;  // its sequence
+};
+
+__device__ __forceinline__ PreparedRow prepared_row(const BackwardRowParams& params, int batch, int index, int m) {
+  const int heads = params.rows.heads_q;
+  PreparedRow row{};
+  row.padded_row = index / heads;
+  row.head = index - row.padded_row * heads;
+  row.rows = query_rows(params.lengths, batch, row.padded_row / m, m);
+  row.query = row.rows.first + row.padded_row % m;
+  row.buffer_row = row.rows.sequence.begin + row.query;
+  row.exists = row.padded_row < params.rows.query_tiles * m;
+  row.inside = row.exists && row.query < row.rows.sequence.used;
+  return row;
+}
+
+// What the backward kernel needs of a row, and of a tile whose first it is; `given` is its LSE, `sum` rowsum(dO * O).
+template <int m, int n, int parts>
+__device__ __forceinline__ void store_row(const BackwardRowParams& params, const PreparedRow& at, int row, float given,
+                                          float dlse, float sum) {
+  const bool some = at.inside && given != -INFINITY;  // else the row has no key: infinity makes every weight 0
+  params.rows.lse[row] = some ? given * kLog2e : INFINITY;
+  params.rows.delta[row] = some ? dlse - sum : 0.f;
+  if (params.rows.turns == nullptr || at.padded_row % m != 0) return;
+  const Band mask = Band::of(params.limits, at.rows.sequence.used, params.lengths.keys(at.rows.index).used);
+  const int first = mask.tiles(at.query, min_of(at.query + m, at.rows.sequence.used), n).begin;
+#pragma unroll
+  for (int part = 0; part < parts; part++)
+    params.rows.turns[row / m * parts + part] = params.rows.zeroed ? first : params.rows.in_turn ? ~first : -1;
+}
+
 // For each query row, by d / 8 lanes: LSE in powers of two, rowsum(dO * O) - dLSE, zeros in the sums of dQ; where asked
-// for, a copy of dO and the turns of each tile. Blocks: batch * blocks_of_rows.
+// for, a copy of dO and the turns of each tile. A thread has several rows, whose loads are all on their way at once.
+// Blocks: batch * blocks_of_rows.
 template <class Element, int d, int m, int n, int parts>
 __global__ void __launch_bounds__(kRowThreads) backward_prepare(const __grid_constant__ BackwardRowParams params) {
-  constexpr int lanes = d / 8, block_rows = kRowThreads / lanes;
+  constexpr int lanes = d / 8, step_rows = kRowThreads / lanes, block_rows = kRowsAThread * step_rows;
+  static_assert(kRowsAThread <= lanes, "each row's LSE has a lane of its own");
   ptx::let_next_kernel_start();
   const int heads = params.rows.heads_q, padded = params.rows.query_tiles * m;
   const int blocks = (padded * heads + block_rows - 1) / block_rows;
   const int batch = blockIdx.x / blocks, lane = threadIdx.x % lanes;
-  const int index = (blockIdx.x - batch * blocks) * block_rows + threadIdx.x / lanes;
-  const int padded_row = index / heads, head = index - padded_row * heads;
-  const QueryRows at = query_rows(params.lengths, batch, padded_row / m, m);
-  const int query = at.first + padded_row % m, buffer_row = at.sequence.begin + query;
-  const bool inside = padded_row < padded && query < at.sequence.used;
-  uint4 o{}, dout{};
-  if (inside && 8 * lane < params.o.columns) {
-    o = load_chunk(params.o, row_of(params.o, at.sequence.batch, buffer_row, head), lane);
-    dout = load_chunk(params.dout, row_of(params.dout, at.sequence.batch, buffer_row, head), lane);
-  }
-  float sum = dot<Element>(o, dout);
-#pragma unroll
-  for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-  if (padded_row >= padded) return;
+  const int first = (blockIdx.x - batch * blocks) * block_rows + threadIdx.x / lanes;
+  const auto row_at = [&](int step) { return prepared_row(params, batch, first + step * step_rows, m); };
+  const auto row_of_workspace = [&](const PreparedRow& at) {
+    return (batch * heads + at.head) * padded + at.padded_row;
+  };
 
-  if (inside && params.dout_copy != nullptr && 8 * lane < params.o.columns) {
-    const long long row =
-        (static_cast<long long>(at.sequence.batch) * params.lengths.q.seqlen + buffer_row) * heads + head;
-    static_cast<uint4*>(params.dout_copy)[row * (params.o.columns / 8) + lane] = dout;
+  uint4 o[kRowsAThread], dout[kRowsAThread];
+#pragma unroll
+  for (int step = 0; step < kRowsAThread; step++) {
+    const PreparedRow at = row_at(step);
+    o[step] = dout[step] = uint4{};
+    if (!at.inside || 8 * lane >= params.o.columns) continue;
+    o[step] = load_chunk(params.o, row_of(params.o, at.rows.sequence.batch, at.buffer_row, at.head), lane);
+    dout[step] = load_chunk(params.dout, row_of(params.dout, at.rows.sequence.batch, at.buffer_row, at.head), lane);
   }
-  const int row = (batch * heads + head) * padded + padded_row;
-  if (params.rows.zeroed) {
-    float4* const zeros = reinterpret_cast<float4*>(params.rows.dq) + static_cast<long long>(row) * (d / 4);
-    zeros[lane] = zeros[lane + lanes] = make_float4(0.f, 0.f, 0.f, 0.f);
-  }
-  if (lane == 0) {
-    const long long given = params.lse_layout.at(at.sequence.batch, head, buffer_row);
-    const float lse = inside ? params.lse[given] : -INFINITY;
-    const bool some = lse != -INFINITY;  // else the row has no key: infinity makes every weight 0
-    params.rows.lse[row] = some ? lse * kLog2e : INFINITY;
-    params.rows.delta[row] = !some ? 0.f : params.dlse == nullptr ? -sum : params.dlse[given] - sum;
+  const PreparedRow own = row_at(lane % kRowsAThread);
+  float given = 0.f, dlse = 0.f;
+  if (own.inside && lane < kRowsAThread) {
+    const long long from = params.lse_layout.at(own.rows.sequence.batch, own.head, own.buffer_row);
+    given = params.lse[from];
+    if (params.dlse != nullptr) dlse = params.dlse[from];
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) *params.rows.ticket = 0;
-  if (params.rows.turns == nullptr) return;
-  if (padded_row % m == 0 && lane < parts) {
-    const Band mask = Band::of(params.limits, at.sequence.used, params.lengths.keys(at.index).used);
-    const int first = mask.tiles(query, min_of(query + m, at.sequence.used), n).begin;
-    params.rows.turns[row / m * parts + lane] = params.rows.zeroed ? first : params.rows.in_turn ? ~first : -1;
+
+  float own_sum = 0.f;
+#pragma unroll
+  for (int step = 0; step < kRowsAThread; step++) {
+    float sum = dot<Element>(o[step], dout[step]);
+#pragma unroll
+    for (int other = lanes / 2; other > 0; other /= 2) sum += __shfl_xor_sync(~0u, sum, other);
+    if (lane == step) own_sum = sum;
+  }
+  if (own.exists && lane < kRowsAThread)
+    store_row<m, n, parts>(params, own, row_of_workspace(own), given, dlse, own_sum);
+  if (params.dout_copy == nullptr && !params.rows.zeroed) return;
+#pragma unroll
+  for (int step = 0; step < kRowsAThread; step++) {
+    const PreparedRow at = row_at(step);
+    if (at.inside && params.dout_copy != nullptr && 8 * lane < params.o.columns) {
+      const long long row =
+          (static_cast<long long>(at.rows.sequence.batch) * params.lengths.q.seqlen + at.buffer_row) * heads + at.head;
+      static_cast<uint4*>(params.dout_copy)[row * (params.o.columns / 8) + lane] = dout[step];
+    }
+    if (at.exists && params.rows.zeroed) {
+      float4* const zeros =
+          reinterpret_cast<float4*>(params.rows.dq) + static_cast<long long>(row_of_workspace(at)) * (d / 4);
+      zeros[lane] = zeros[lane + lanes] = make_float4(0.f, 0.f, 0.f, 0.f);
+    }
   }
 }
 
