@@ -171,8 +171,8 @@ class Sample:
 def refusal(text):
     """A refusal without the numbers of its case: of a kernel's list, what rows of the device and the dtype say."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reasons = [re.sub(r"^\S+: ", "", line) for line in lines[1:] if re.match(r"\S+: ", line)]
-    reasons = [each for each in reasons if not re.match(r"dtype|device|an oracle|problem|no CUDA|not this", each)]
+    reasons = [re.sub(r"^\S+: ", "", line) for line in lines[1:] if re.match(r"(?!problem: )\S+: ", line)]
+    reasons = [each for each in reasons if not re.match(r"dtype|device|an oracle|no CUDA|not this", each)]
     near = [each for each in reasons if not each.startswith("head_dim")] or [each for each in reasons if "nearest" in each]
     return re.sub(r"\d+", "N", " | ".join([lines[0], *dict.fromkeys(near or reasons)][:3]))
 

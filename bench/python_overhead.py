@@ -7,8 +7,9 @@
 One JSON line: `run` is Plan.run with everything prepared; `no_grad` and `grad` are fattn.torch.attention on the same
 tensors, without and with autograd recording; `grad_backward` is forward and backward. Medians of bursts, taken in turn.
 On CUDA only the host's time counts: work is enqueued, and the stream is drained between bursts. With --fa3, `fa3_grad` and
-`fa3_grad_backward` are FlashAttention 3's own Python path, its compiled operator replaced by a function that allocates the
-results and returns: less than that path costs where the operator is there. Set beside it `grad` less `run`."""
+`fa3_grad_backward` are FlashAttention 3's own Python path, its compiled operators replaced by functions that allocate the
+results and return: less than that path costs where the operators are there. Set beside it `grad` less `run`. Those of
+`fa3_run_grad` and `fa3_run_grad_backward` also run what `run` and `run_backward` do: that path, had it our library below."""
 
 import argparse
 import importlib.util
@@ -49,8 +50,8 @@ def least(q, k, v):
     return call, forward, backward, (room, back_room, out, lse)
 
 
-def fa3_python(path):
-    """flash_attn_func of that file over operators that compute nothing."""
+def fa3_python(path, run=lambda: None, run_backward=lambda: None):
+    """flash_attn_func of that file over operators that allocate their results and do that."""
     for name in ("flash_attn_3", "flash_attn_3._C"):
         sys.modules[name] = types.ModuleType(name)
     spec = importlib.util.spec_from_file_location("flash_attn_interface", path)
@@ -58,9 +59,12 @@ def fa3_python(path):
     spec.loader.exec_module(module)
 
     def forward(q, *rest):
-        return torch.empty_like(q), q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32), None, None
+        results = torch.empty_like(q), q.new_empty((q.shape[0], q.shape[2], q.shape[1]), dtype=torch.float32), None, None
+        run()
+        return results
 
     def backward(dout, q, k, v, out, softmax_lse, dq, dk, dv, *rest):
+        run_backward()
         return dq, dk, dv, softmax_lse
 
     module.flash_attn_3_cuda = types.SimpleNamespace(fwd=forward, bwd=backward)
@@ -109,6 +113,10 @@ def main():
         theirs = fa3_python(arguments.fa3)
         calls["fa3_grad"] = lambda: theirs(*leaves)
         calls["fa3_grad_backward"] = lambda: torch.autograd.grad(theirs(*leaves), leaves, dout)
+        if run_backward is not None:
+            over_run = fa3_python(arguments.fa3, run, run_backward)
+            calls["fa3_run_grad"] = lambda: over_run(*leaves)
+            calls["fa3_run_grad_backward"] = lambda: torch.autograd.grad(over_run(*leaves), leaves, dout)
     result = bursts(calls, arguments.repeats, 100, torch.cuda.synchronize if cuda else lambda: None)
     machine = torch.cuda.get_device_name() if cuda else fattn.devices()[0][2]
     print(json.dumps({"device": machine, "torch": torch.__version__, "python": sys.version.split()[0],

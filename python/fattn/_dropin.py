@@ -146,7 +146,10 @@ def with_cache(q, k_cache, v_cache, k, v, cache_seqlens, rotary, cu_seqlens_q, c
             q, used = _append(q, k_cache, v_cache, k, v, used, rotary, cu_seqlens_q, cu_seqlens_new, together)
         elif rotary[0] is not None:
             raise ValueError("rotary_cos without k turns nothing; nearest: rotary_cos=None")
+        q, keys, values, options["softmax_scale"], narrow = even(q, k_cache, v_cache, options["softmax_scale"])
+        options.update(seqused_k=used, return_lse=True)
         if cu_seqlens_q is None:
-            return door.attention(q, k_cache, v_cache, seqused_k=used, return_lse=True, **options)
-        return door.attention_varlen(q, k_cache, v_cache, cu_seqlens_q, None, max_seqlen_q, 0, seqused_k=used,
-                                     return_lse=True, **options)
+            out, lse = door.attention(q, keys, values, **options)
+        else:
+            out, lse = door.attention_varlen(q, keys, values, cu_seqlens_q, None, max_seqlen_q, 0, **options)
+        return narrow(out), lse

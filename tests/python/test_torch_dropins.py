@@ -273,6 +273,20 @@ def test_cache_under_packed_queries(rows):
                                                     v_cache[b : b + 1, :length], causal=True)[0][0].float())
 
 
+@pytest.mark.parametrize("module", [fa2, fa3])
+def test_cache_of_a_head_dim_between_multiples_of_8(device, module):
+    """By the rows of the device, whose GPUs get columns of zeros in a copy, as the originals make it."""
+    q, k, v, k_cache, v_cache = random((2, 3, 4, 59), (2, 3, 2, 59), (2, 3, 2, 59), (2, 40, 2, 59), (2, 40, 2, 59),
+                                       device=device, dtype=torch.float16, grad=False)
+    used = torch.tensor([20, 37], dtype=torch.int32, device=device)
+    out = module.flash_attn_with_kvcache(q, k_cache, v_cache, k, v, cache_seqlens=used, causal=True)
+    assert out.shape == q.shape
+    for b, length in enumerate((23, 40)):
+        assert torch.equal(k_cache[b, length - 3 : length], k[b])
+        wanted = plain_torch.attention(q[b : b + 1], k_cache[b : b + 1, :length], v_cache[b : b + 1, :length], causal=True)[0]
+        close(out[b : b + 1], wanted, torch.float16)
+
+
 def test_cache_without_room():
     q, k, cache = random((2, 3, 4, 32), (2, 3, 2, 32), (2, 40, 2, 32), grad=False)
     with pytest.raises(ValueError, match="cache_seqlens and the new keys make 41, more than k_cache has, 40"):
