@@ -269,6 +269,36 @@ def test_numpy_door_takes_tensors():
     assert np.array_equal(out.astype(np.float32), door.attention(*(t.bfloat16() for t in (q, k, v))).float().numpy())
 
 
+class Exporter:
+    """Speaks DLPack and nothing else."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __dlpack__(self, **options):
+        return self.tensor.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.tensor.__dlpack_device__()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_dlpack_round_trips(dtype):
+    if dtype is torch.bfloat16:
+        pytest.importorskip("ml_dtypes")
+    q, k, v = (t.detach().transpose(1, 2).contiguous().transpose(1, 2) for t in qkv(2, 20, 30, 4, 2, 32, dtype=dtype))
+    options = dict(causal=True, kernel="reference_forward_fp64" if dtype is torch.float64 else "")
+    out, lse = fattn.attention(*map(Exporter, (q, k, v)), return_lse=True, **options)
+    wanted, wanted_lse = door.attention(q, k, v, return_lse=True, **options)
+    assert torch.equal(torch.from_dlpack(lse), wanted_lse)
+    back = torch.from_dlpack(out.view(np.uint16)).view(dtype) if dtype is torch.bfloat16 else torch.from_dlpack(out)
+    assert back.dtype is dtype and back.data_ptr() == out.ctypes.data and torch.equal(back, wanted)
+    # The results are arrays like any other: they go in again, and the gradients come out.
+    grads = fattn.attention_backward(Exporter(back), q, k, v, out, lse, causal=True,
+                                     kernel="reference_backward_fp64" if dtype is torch.float64 else "")
+    assert [grad.shape for grad in grads] == [tuple(t.shape) for t in (q, k, v)]
+
+
 def good(device):
     return [t.detach() for t in qkv(2, 20, 20, 4, 2, 32, device=device)]
 
