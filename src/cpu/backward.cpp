@@ -115,8 +115,7 @@ BackwardPlan::BackwardPlan(const Problem& problem, const Device& device, const B
       k_rows(problem.total_k.value_or(problem.batch * problem.seqlen_k) + problem.batch * kSpill),
       d(ceil_div64(geometry.d, block.panel) * block.panel),
       dv_columns(ceil_div64(geometry.dv, block.panel) * block.panel),
-      transposed(block.pairs && geometry.plain && !geometry.hides && !geometry.drops),
-      group_rows(backward_group(geometry.d, geometry.dv, l2_bytes(device))) {
+      transposed(block.pairs && geometry.plain && !geometry.hides && !geometry.drops) {
   const std::int64_t side_by_side = problem.batch * problem.heads_kv / turns * std::max<std::int64_t>(1, chunks);
   lanes = static_cast<int>(std::clamp<std::int64_t>(side_by_side, 1, std::max(1, device.threads)));
   Carver lane(nullptr), sums(nullptr);
@@ -175,7 +174,7 @@ BackwardScratch::BackwardScratch(Carver& carver, const BackwardPlan& plan) {
 }
 
 TransposedScratch::TransposedScratch(Carver& carver, const BackwardPlan& plan) {
-  const std::int64_t n = plan.group_rows, keys = plan.tile.k, panel = plan.blocking.panel;
+  const std::int64_t n = plan.chunk, keys = plan.tile.k, panel = plan.blocking.panel;
   const auto operand = [&](std::int64_t count) { return carver.take<std::uint16_t>(count); };
   k = operand(keys * plan.d);
   v = operand(keys * plan.dv_columns);

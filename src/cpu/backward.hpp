@@ -39,7 +39,6 @@ struct BackwardPlan {
   std::int64_t q_rows, k_rows;    // rows of the workspace for one head: all sequences, with kSpill after each
   std::int64_t d, dv_columns;     // head_dim and head_dim_v in whole panels
   bool transposed;                // pairs, plain problems: transposed-inl.hpp
-  int group_rows;                 // transposed: queries whose operands are packed at a time
   int lanes;
   std::size_t lane_bytes = 0;
   std::size_t workspace_bytes = 0;
@@ -88,7 +87,7 @@ struct BackwardScratch {
   bool* seen_k;         // [tile.k]
 };
 
-// What a block of transposed scores works in; n is plan.group_rows.
+// What a block of transposed scores works in; n is plan.chunk.
 struct TransposedScratch {
   TransposedScratch(Carver& carver, const BackwardPlan& plan);
 
@@ -116,7 +115,7 @@ struct TransposedScratch {
   std::int64_t slot_floats;  // elements of one place
 };
 
-// One panel of queries: its first, counted within the group, and its place.
+// One panel of queries: its first, counted within the block, and its place.
 struct Panel {
   int query;
   float* s;

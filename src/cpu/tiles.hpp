@@ -71,12 +71,8 @@ inline constexpr int kFewestQueries = 8, kMostFewRows = 48;
 // that a head of 2048 keys keeps four threads busy. Same machine, bf16, one head, one / two threads,
 // d128 4096 full; d64 2048 causal:
 //   192 80 / 79; 74 / 67   480 84 / 81; 75 / 62   960 85 / 74; 76 / 53
+// Operands in pairs, plain problems: all queries of a block are packed at once, in two layouts; a third of them at a
+// time, as it would fit the second cache better, is 4 % slower at d128 and no faster at d256.
 inline constexpr int kBackwardChunk = 480;
-
-// Operands in pairs: so many queries of a block are packed at a time, in two layouts, beside their dQ, P and dS.
-inline int backward_group(int d, int dv, std::int64_t l2_bytes) {
-  const std::int64_t row = 2 * 2 * (d + dv) + 2 * 2 * kTileSide + 4 * d;
-  return kBackwardChunk * row <= l2_bytes / 4 * 3 ? kBackwardChunk : kBackwardChunk / 3;
-}
 
 }  // namespace fattn::host

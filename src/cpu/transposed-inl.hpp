@@ -103,7 +103,7 @@ class Gradients {
   IntVec first_[kPanelVecs], last_[kPanelVecs];
 };
 
-// One tile of keys beside a group of queries of one head.
+// One tile of keys beside the queries of a block and one head.
 struct KeyTile {
   int key, keys;
   int begin, end;  // panels that see some of its keys
@@ -212,9 +212,9 @@ inline void pack_both(const RowsSource& source, int row, std::int64_t step, std:
   pack_pairs_of_rows(rows, kPanel, columns, step, by_rows + std::int64_t{row} * kPanel);
 }
 
-// A group of queries of one head: their operands, and what each lane needs to know.
-inline void load_group(const BackwardWork& work, const TransposedScratch& scratch, const Band& band,
-                       const Rows& queries, std::int64_t batch, std::int64_t head, int query, int rows) {
+// The queries of a block and one head: their operands, and what each lane needs to know.
+inline void load_queries_of_block(const BackwardWork& work, const TransposedScratch& scratch, const Band& band,
+                                  const Rows& queries, std::int64_t batch, std::int64_t head, int query, int rows) {
   const BackwardPlan& plan = work.plan;
   const Geometry& g = plan.geometry;
   const float* const lse = work.buffers.lse + g.lse_offset(batch, queries.begin, head) + query;
@@ -249,43 +249,39 @@ inline void transposed_block(const BackwardWork& work, const Block& at, int lane
   const Rows queries = g.queries(work.buffers, batch), keys = g.keys(work.buffers, batch);
   const std::int64_t q_first = at.q_chunk * plan.chunk, k_first = at.k_chunk * plan.chunk;
   if (q_first >= queries.length || k_first >= keys.length) return;
-  const int q_begin = static_cast<int>(q_first), q_end = min_of(queries.length, q_begin + plan.chunk);
+  const int query = static_cast<int>(q_first), rows = min_of(queries.length - query, plan.chunk);
   const int k_begin = static_cast<int>(k_first), k_end = min_of(keys.length, k_begin + plan.chunk);
   const TransposedScratch scratch = work.transposed_scratch(lane);
   const Band band = g.band(work.buffers, batch, queries, keys);
   if (!at.same_queries) *scratch.loaded = -1;
 
   for (std::int64_t head = head_kv * g.group; head < (head_kv + 1) * g.group; ++head) {
-    for (int query = q_begin; query < q_end; query += plan.group_rows) {
-      const int rows = min_of(plan.group_rows, q_end - query);
-      const std::int64_t name = head * plan.q_rows + query;
-      for (int key = k_begin; key < k_end; key += size) {
-        const int count = min_of(size, k_end - key), panel = query / kPanel;
-        const TileRange range = band.tiles_for(key, key + count, kPanel);
-        const KeyTile tile{key, count, max_of(range.begin - panel, 0),
-                           min_of(range.end - panel, ceil_div(rows, kPanel))};
-        if (tile.begin >= tile.end) continue;
-        if (*scratch.loaded != name) load_group(work, scratch, band, queries, batch, head, query, rows);
-        *scratch.loaded = name;
+    const std::int64_t name = head * plan.q_rows + query;
+    for (int key = k_begin; key < k_end; key += size) {
+      const int count = min_of(size, k_end - key), panel = query / kPanel;
+      const TileRange range = band.tiles_for(key, key + count, kPanel);
+      const KeyTile tile{key, count, max_of(range.begin - panel, 0), min_of(range.end - panel, ceil_div(rows, kPanel))};
+      if (tile.begin >= tile.end) continue;
+      if (*scratch.loaded != name) load_queries_of_block(work, scratch, band, queries, batch, head, query, rows);
+      *scratch.loaded = name;
 
-        // One panel inside the mask sees every key.
-        const bool some_interior =
-            max_of(range.interior_begin - panel, tile.begin) < min_of(range.interior_end - panel, tile.end);
-        if (!some_interior) mark_seen_keys(band, query, query + rows, key, count, scratch.seen_k);
-        const bool* const seen = some_interior ? nullptr : scratch.seen_k;
-        const int padded_keys = padded(count);
-        const RowsSource k = plan.k.rows(work.buffers.k, batch, keys.begin + key, head_kv, count, g.d, seen);
-        const RowsSource v = plan.v.rows(work.buffers.v, batch, keys.begin + key, head_kv, count, g.dv, seen);
-        fetch_rows(v, 0, count);
-        const PairRows k_rows = copy_rows(k, padded_keys, d, scratch.k);
-        pack_columns(k_rows, padded_keys, d, scratch.k_columns, size);
-        copy_rows(v, padded_keys, dv, scratch.v);
+      // One panel inside the mask sees every key.
+      const bool some_interior =
+          max_of(range.interior_begin - panel, tile.begin) < min_of(range.interior_end - panel, tile.end);
+      if (!some_interior) mark_seen_keys(band, query, query + rows, key, count, scratch.seen_k);
+      const bool* const seen = some_interior ? nullptr : scratch.seen_k;
+      const int padded_keys = padded(count);
+      const RowsSource k = plan.k.rows(work.buffers.k, batch, keys.begin + key, head_kv, count, g.d, seen);
+      const RowsSource v = plan.v.rows(work.buffers.v, batch, keys.begin + key, head_kv, count, g.dv, seen);
+      fetch_rows(v, 0, count);
+      const PairRows k_rows = copy_rows(k, padded_keys, d, scratch.k);
+      pack_columns(k_rows, padded_keys, d, scratch.k_columns, size);
+      copy_rows(v, padded_keys, dv, scratch.v);
 
-        const std::int64_t q_row = head * plan.q_rows + work.q_row(batch, queries) + query;
-        const std::int64_t k_row = head_kv * plan.k_rows + work.k_row(batch, keys) + key;
-        gradients_of_panels(plan, scratch, tile, work.sums.dq + q_row * plan.d);
-        add_dk_dv(plan, scratch, tile, work.sums.dk + k_row * plan.d, work.sums.dv + k_row * plan.dv_columns);
-      }
+      const std::int64_t q_row = head * plan.q_rows + work.q_row(batch, queries) + query;
+      const std::int64_t k_row = head_kv * plan.k_rows + work.k_row(batch, keys) + key;
+      gradients_of_panels(plan, scratch, tile, work.sums.dq + q_row * plan.d);
+      add_dk_dv(plan, scratch, tile, work.sums.dk + k_row * plan.d, work.sums.dv + k_row * plan.dv_columns);
     }
   }
 }
