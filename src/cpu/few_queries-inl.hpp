@@ -50,29 +50,56 @@ FATTN_INLINE void fetch_row(const RowsSource& source, int row) {
   for (int at = 0; at < count; at += 64) __builtin_prefetch(bytes + at);
 }
 
+// The sum of each vector.
+template <int count>
+void store_sums(const Vec (&a)[count], float* to) {
+  if constexpr (count == kLanes) {
+    store(to, sums(a));
+  } else {
+    for (int i = 0; i < count; ++i) to[i] = sum(a[i]);
+  }
+}
+
 template <DType dtype>
 Vec load_up_to(const typename Format<dtype>::Element* row, int column, int columns) {
   const int left = columns - column;
   return left >= kLanes ? Format<dtype>::load(row + column) : load_some<dtype>(row + column, left);
 }
 
-// s[row][key] = q[row] . k[key], four rows.
+// s[row][key] = q[row] . k[key], four rows and as many keys as their sums fill one vector. Keys past the last one of
+// the tile are that one again.
 template <DType dtype>
 void few_scores(const FewKeys& keys, const float* q, int width, float* s, int stride) {
-  constexpr int kAhead = 12;
-  for (int i = 0; i < keys.k.rows; ++i) {
-    fetch_row<dtype>(keys.k, i + kAhead);
-    Vec sums[kFewAtOnce] = {zero(), zero(), zero(), zero()};
-    if (!keys.unseen(i)) {
-      const auto* const row = few_row<dtype>(keys.k, i);
-      for (int column = 0; column < keys.k.columns; column += kLanes) {
-        const Vec x = load_up_to<dtype>(row, column, keys.k.columns);
+  constexpr int kAhead = 12, kKeysAtOnce = kLanes / kFewAtOnce > 0 ? kLanes / kFewAtOnce : 1;
+  const int count = keys.k.rows;
+  for (int i = 0; i < count; i += kKeysAtOnce) {
+    const typename Format<dtype>::Element* row[kKeysAtOnce];
+    FATTN_UNROLL(4)
+    for (int j = 0; j < kKeysAtOnce; ++j) {
+      fetch_row<dtype>(keys.k, i + j + kAhead);
+      row[j] = few_row<dtype>(keys.k, min_of(i + j, count - 1));
+    }
+    Vec products[kFewAtOnce * kKeysAtOnce];
+    FATTN_UNROLL(16)
+    for (Vec& each : products) each = zero();
+    for (int column = 0; column < keys.k.columns; column += kLanes) {
+      Vec x[kKeysAtOnce];
+      FATTN_UNROLL(4)
+      for (int j = 0; j < kKeysAtOnce; ++j) x[j] = load_up_to<dtype>(row[j], column, keys.k.columns);
+      FATTN_UNROLL(4)
+      for (int r = 0; r < kFewAtOnce; ++r) {
+        const Vec y = load(q + r * width + column);
         FATTN_UNROLL(4)
-        for (int r = 0; r < kFewAtOnce; ++r) sums[r] = fma(load(q + r * width + column), x, sums[r]);
+        for (int j = 0; j < kKeysAtOnce; ++j)
+          products[r * kKeysAtOnce + j] = fma(y, x[j], products[r * kKeysAtOnce + j]);
       }
     }
+    float lanes[kFewAtOnce * kKeysAtOnce];
+    store_sums(products, lanes);
     FATTN_UNROLL(4)
-    for (int r = 0; r < kFewAtOnce; ++r) s[r * stride + i] = sum(sums[r]);
+    for (int r = 0; r < kFewAtOnce; ++r) {
+      __builtin_memcpy(s + r * stride + i, lanes + r * kKeysAtOnce, kKeysAtOnce * sizeof(float));
+    }
   }
 }
 
@@ -179,6 +206,55 @@ void few_queries_of(const ForwardWork& work, const FewRows& at, const ForwardScr
   }
 }
 
+// Each row of K and V where it lies, four rows of queries at a time.
+inline void few_as_they_lie(const ForwardWork& work, const FewRows& at, const Band& band, const Rows& keys, int split,
+                            const ForwardScratch& scratch) {
+  const ForwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const int rows = round_up(at.count, kFewAtOnce), width = round_up(g.dv, kLanes);
+  __builtin_memset(scratch.o, 0, sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(width));
+  switch (g.problem.dtype) {
+    case DType::bf16: few_queries_of<DType::bf16>(work, at, scratch); break;
+    case DType::fp16: few_queries_of<DType::fp16>(work, at, scratch); break;
+    default: few_queries_of<DType::fp32>(work, at, scratch); break;
+  }
+
+  const TileRange tiles = band.tiles(0, at.queries.length, plan.tile.k);
+  const int part = plan.splits > 1 ? kSplitKeys / plan.tile.k : tiles.end;
+  const std::int64_t head_kv = at.head / g.group;
+  for (int t = max_of(tiles.begin, split * part); t < min_of(tiles.end, (split + 1) * part); ++t) {
+    const int key = t * plan.tile.k, count = min_of(plan.tile.k, keys.length - key);
+    const bool masked = t < tiles.interior_begin || t >= tiles.interior_end;
+    if (masked) mark_seen_keys(band, 0, at.queries.length, key, count, scratch.seen);
+    const bool* const seen = masked ? scratch.seen : nullptr;
+    const FewKeys tile{plan.k.rows(work.buffers.k, at.batch, keys.begin + key, head_kv, count, g.d, seen),
+                       plan.v.rows(work.buffers.v, at.batch, keys.begin + key, head_kv, count, g.dv, seen), key,
+                       masked};
+    switch (g.problem.dtype) {
+      case DType::bf16: few_step<DType::bf16>(plan, tile, rows, scratch); break;
+      case DType::fp16: few_step<DType::fp16>(plan, tile, rows, scratch); break;
+      default: few_step<DType::fp32>(plan, tile, rows, scratch); break;
+    }
+  }
+}
+
+// The rows as one tile of many queries.
+inline void few_as_many(const ForwardWork& work, const FewRows& at, const Band& band, const Rows& keys, int split,
+                        const ForwardScratch& scratch) {
+  const ForwardPlan& plan = work.plan;
+  const int d = plan.geometry.d, bytes = d * static_cast<int>(plan.q.element_bytes);
+  // The place of K is free until the first tile.
+  char* const gathered = reinterpret_cast<char*>(scratch.k);
+  for (int row = 0; row < at.count; ++row) {
+    __builtin_memcpy(gathered + row * bytes,
+                     plan.q.at(work.buffers.q, at.batch, at.queries.begin + at.query_of(row), at.head_of(row)),
+                     static_cast<std::size_t>(bytes));
+  }
+  begin_item(plan, {gathered, plan.q.dtype, d, 1, at.count, d}, scratch);
+  const ScoreTile like{.band = band, .query = 0, .rows = at.count, .slope = 0, .marks_stride = plan.tile.q};
+  walk_keys(work, like, {at.batch, at.head, 0, at.queries, 0, at.count}, at.queries.length, keys, split, scratch);
+}
+
 inline void few_item(const ForwardWork& work, std::int64_t item, int lane) {
   const ForwardPlan& plan = work.plan;
   const Geometry& g = plan.geometry;
@@ -194,41 +270,22 @@ inline void few_item(const ForwardWork& work, std::int64_t item, int lane) {
 
   const ForwardScratch scratch = work.scratch(lane);
   const Band band = g.band(work.buffers, at.batch, queries, keys);
-  const int rows = round_up(at.count, kFewAtOnce);
-  for (int i = 0; i < rows; ++i) {
+  // Products of pairs are fastest on whole panels of rows. The plan decides, so that bits do not depend on lengths.
+  const bool as_many = kPairs && plan.part_rows() > 2 * kFewAtOnce;
+  for (int i = 0; i < round_up(at.count, kPanel); ++i) {
     const Interval visible = i < at.count ? band.visible(at.query_of(i)) : Interval{0, kUnbounded};
     scratch.first[i] = visible.begin;
     scratch.last[i] = visible.end;
-    scratch.max[i] = -kInfinity;
+    scratch.max[i] = scratch.max_logit[i] = -kInfinity;
     scratch.sum[i] = 0;
   }
-  const int width = round_up(g.dv, kLanes);
-  __builtin_memset(scratch.o, 0, sizeof(float) * static_cast<std::size_t>(rows) * static_cast<std::size_t>(width));
-  switch (g.problem.dtype) {
-    case DType::bf16: few_queries_of<DType::bf16>(work, at, scratch); break;
-    case DType::fp16: few_queries_of<DType::fp16>(work, at, scratch); break;
-    default: few_queries_of<DType::fp32>(work, at, scratch); break;
-  }
-
-  const TileRange tiles = band.tiles(0, queries.length, plan.tile.k);
-  const int part = plan.splits > 1 ? kSplitKeys / plan.tile.k : tiles.end;
-  const std::int64_t head_kv = at.head / g.group;
-  for (int t = max_of(tiles.begin, split * part); t < min_of(tiles.end, (split + 1) * part); ++t) {
-    const int key = t * plan.tile.k, count = min_of(plan.tile.k, keys.length - key);
-    const bool masked = t < tiles.interior_begin || t >= tiles.interior_end;
-    if (masked) mark_seen_keys(band, 0, queries.length, key, count, scratch.seen);
-    const bool* const seen = masked ? scratch.seen : nullptr;
-    const FewKeys tile{plan.k.rows(work.buffers.k, at.batch, keys.begin + key, head_kv, count, g.d, seen),
-                       plan.v.rows(work.buffers.v, at.batch, keys.begin + key, head_kv, count, g.dv, seen), key,
-                       masked};
-    switch (g.problem.dtype) {
-      case DType::bf16: few_step<DType::bf16>(plan, tile, rows, scratch); break;
-      case DType::fp16: few_step<DType::fp16>(plan, tile, rows, scratch); break;
-      default: few_step<DType::fp32>(plan, tile, rows, scratch); break;
-    }
+  if (as_many) {
+    few_as_many(work, at, band, keys, split, scratch);
+  } else {
+    few_as_they_lie(work, at, band, keys, split, scratch);
   }
   for (int i = 0; i < at.count; ++i) {
-    float* const row = scratch.o + i * width;
+    float* const row = as_many ? output_row(plan, i, scratch) : scratch.o + i * round_up(g.dv, kLanes);
     if (plan.splits > 1) {
       keep_part(work, item, i, scratch.max[i], scratch.sum[i], row);
     } else {

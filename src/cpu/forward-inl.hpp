@@ -82,12 +82,6 @@ inline void merge_row(const ForwardWork& work, std::int64_t item, int i, std::in
   write_row(work, batch, head, at, top, static_cast<float>(sum), row + 2);
 }
 
-}  // namespace fattn::host::FATTN_TARGET
-
-#include "cpu/few_queries-inl.hpp"
-
-namespace fattn::host::FATTN_TARGET {
-
 // Queries of an item: where their tile begins, and how many there are.
 struct ItemRows {
   std::int64_t batch, head, tile;
@@ -104,6 +98,55 @@ inline ItemRows rows_of_item(const ForwardWork& work, std::int64_t item) {
   const int query = static_cast<int>(tile) * plan.tile.q;
   return {batch, head, tile, queries, query, min_of(queries.length - query, plan.tile.q)};
 }
+
+// One part of the keys that the queries [at.query, query_end) of a sequence see, for all rows of an item.
+inline void walk_keys(const ForwardWork& work, const ScoreTile& like, const ItemRows& at, int query_end,
+                      const Rows& keys, int split, const ForwardScratch& scratch) {
+  const ForwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  const TileRange tiles = like.band.tiles(at.query, query_end, plan.tile.k);
+  const int part = plan.splits > 1 ? kSplitKeys / plan.tile.k : tiles.end;
+  const int begin = max_of(tiles.begin, split * part), end = min_of(tiles.end, (split + 1) * part);
+  const Marker marker = g.marker(work.buffers, at.batch, at.head, at.queries, keys);
+  ScoreTile group[kMostTiles];
+  int grouped = 0;
+  for (int t = begin; t < end; ++t) {
+    ScoreTile tile = like;
+    tile.key = t * plan.tile.k;
+    tile.keys = min_of(plan.tile.k, keys.length - tile.key);
+    tile.masked = t < tiles.interior_begin || t >= tiles.interior_end;
+    const Share share = g.hides ? marker.mask.share(at.query, query_end, tile.key, tile.key + tile.keys) : Share::all;
+    if (share == Share::none) continue;
+    const MarkedTile marked{at.query, at.rows, tile.key, tile.keys, scratch.marks, plan.tile.q, plan.tile.k, true};
+    tile.marks = share == Share::some || g.drops ? scratch.marks : nullptr;
+    if (tile.marks != nullptr) mark_tile(marker, share, marked);
+
+    const bool* seen = nullptr;
+    if (tile.masked || share == Share::some) seen = scratch.seen;
+    if (share == Share::some) {
+      look_at_keys(marked, scratch.first, scratch.last, scratch.seen);
+    } else if (tile.masked) {
+      mark_seen_keys(like.band, at.query, query_end, tile.key, tile.keys, scratch.seen);
+    }
+    const std::int64_t head_kv = at.head / g.group, first = keys.begin + tile.key;
+    const RowsSource v = plan.v.rows(work.buffers.v, at.batch, first, head_kv, tile.keys, g.dv, seen);
+    load_keys(plan, plan.k.rows(work.buffers.k, at.batch, first, head_kv, tile.keys, g.d, seen), v, grouped, scratch);
+    if (scratch.bias != nullptr) {
+      pack_transposed(g.bias(work.buffers, at.batch, at.head, at.query, tile.key, at.rows, tile.keys), scratch.bias);
+    }
+    group[grouped++] = tile;
+    if (grouped < plan.tile.group) continue;
+    forward_step(plan, group, grouped, scratch);
+    grouped = 0;
+  }
+  if (grouped > 0) forward_step(plan, group, grouped, scratch);
+}
+
+}  // namespace fattn::host::FATTN_TARGET
+
+#include "cpu/few_queries-inl.hpp"
+
+namespace fattn::host::FATTN_TARGET {
 
 inline void merge_parts(const ForwardWork& work, std::int64_t item) {
   if (work.plan.fold > 0) return merge_few(work, item);
@@ -133,7 +176,7 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
   const Geometry& g = plan.geometry;
   const int split = static_cast<int>(item % plan.splits);
   const ItemRows at = rows_of_item(work, item / plan.splits);
-  const std::int64_t batch = at.batch, head = at.head, head_kv = head / g.group;
+  const std::int64_t batch = at.batch, head = at.head;
   const Rows &queries = at.queries, keys = g.keys(work.buffers, batch);
   const int query = at.query, rows = at.rows;
 
@@ -165,42 +208,7 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
                        .rows = rows,
                        .slope = g.slope(work.buffers, batch, head),
                        .marks_stride = plan.tile.q};
-  const TileRange tiles = band.tiles(query, query + rows, plan.tile.k);
-  const int part = plan.splits > 1 ? kSplitKeys / plan.tile.k : tiles.end;
-  const int begin = max_of(tiles.begin, split * part), end = min_of(tiles.end, (split + 1) * part);
-  const Marker marker = g.marker(work.buffers, batch, head, queries, keys);
-  ScoreTile group[kMostTiles];
-  int grouped = 0;
-  for (int t = begin; t < end; ++t) {
-    ScoreTile tile = like;
-    tile.key = t * plan.tile.k;
-    tile.keys = min_of(plan.tile.k, keys.length - tile.key);
-    tile.masked = t < tiles.interior_begin || t >= tiles.interior_end;
-    const Share share = g.hides ? marker.mask.share(query, query + rows, tile.key, tile.key + tile.keys) : Share::all;
-    if (share == Share::none) continue;
-    const MarkedTile marked{query, rows, tile.key, tile.keys, scratch.marks, plan.tile.q, plan.tile.k, true};
-    tile.marks = share == Share::some || g.drops ? scratch.marks : nullptr;
-    if (tile.marks != nullptr) mark_tile(marker, share, marked);
-
-    const bool* seen = nullptr;
-    if (tile.masked || share == Share::some) seen = scratch.seen;
-    if (share == Share::some) {
-      look_at_keys(marked, scratch.first, scratch.last, scratch.seen);
-    } else if (tile.masked) {
-      mark_seen_keys(band, query, query + rows, tile.key, tile.keys, scratch.seen);
-    }
-    load_keys(plan, plan.k.rows(work.buffers.k, batch, keys.begin + tile.key, head_kv, tile.keys, g.d, seen),
-              plan.v.rows(work.buffers.v, batch, keys.begin + tile.key, head_kv, tile.keys, g.dv, seen), grouped,
-              scratch);
-    if (scratch.bias != nullptr) {
-      pack_transposed(g.bias(work.buffers, batch, head, query, tile.key, rows, tile.keys), scratch.bias);
-    }
-    group[grouped++] = tile;
-    if (grouped < plan.tile.group) continue;
-    forward_step(plan, group, grouped, scratch);
-    grouped = 0;
-  }
-  if (grouped > 0) forward_step(plan, group, grouped, scratch);
+  walk_keys(work, like, at, query + rows, keys, split, scratch);
   for (int i = 0; i < rows; ++i) {
     float* const row = output_row(plan, i, scratch);
     if (plan.splits > 1) {

@@ -26,17 +26,34 @@ inline Vec exp2(Vec x) {
 }
 
 // 2^x for x < 100, NaN and -infinity, 2^0 exactly; |relative error| < 1e-7, and one rounding. For weights that are
-// rounded to 16 bits.
-inline Vec exp2_of_weight(Vec x) {
-  const Split at = split(x);
+// rounded to 16 bits. Step by step for all of them: one after the other they would fill the processor's scheduler with
+// instructions that wait.
+template <int count>
+FATTN_INLINE void exp2_of_weights(Vec (&x)[count]) {
   constexpr float kUp = kPowerHeadroom;
-  Vec p = splat(kUp * 0.00132647273f);
-  p = fma(p, at.fraction, splat(kUp * 0.00967151273f));
-  p = fma(p, at.fraction, splat(kUp * 0.0555073374f));
-  p = fma(p, at.fraction, splat(kUp * 0.240222421f));
-  p = fma(p, at.fraction, splat(kUp * 0.693146978f));
-  p = fma(p, at.fraction, splat(kUp));
-  return times_power_of_two(p, at.whole);
+  Vec whole[count], p[count];
+  FATTN_UNROLL(16)
+  for (int i = 0; i < count; ++i) {
+    const Split at = split(x[i]);
+    whole[i] = at.whole, x[i] = at.fraction;
+  }
+  FATTN_UNROLL(16)
+  for (int i = 0; i < count; ++i) p[i] = fma(splat(kUp * 0.00132647273f), x[i], splat(kUp * 0.00967151273f));
+  FATTN_UNROLL(16)
+  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.0555073374f));
+  FATTN_UNROLL(16)
+  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.240222421f));
+  FATTN_UNROLL(16)
+  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.693146978f));
+  FATTN_UNROLL(16)
+  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp));
+  FATTN_UNROLL(16)
+  for (int i = 0; i < count; ++i) x[i] = times_power_of_two(p[i], whole[i]);
+}
+inline Vec exp2_of_weight(Vec x) {
+  Vec one[1] = {x};
+  exp2_of_weights(one);
+  return one[0];
 }
 
 // Within 2 ulp.

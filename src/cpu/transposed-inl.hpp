@@ -51,7 +51,7 @@ class Gradients {
     int row = keys_ / 2 * 2;
     if (row < keys_) {
       Vec ds[kPanelVecs];
-      gradients(0, ds);
+      gradients(ds);
       for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, pairs_of(ds[j], zero()));
       ++row;
       p_ += stride_, ds_ += stride_, pairs_ += kPairRow;
@@ -67,30 +67,39 @@ class Gradients {
   }
 
  private:
-  FATTN_INLINE void gradients(int row, Vec (&ds)[kPanelVecs]) {
-    Vec weight[kPanelVecs];
+  // The next keys: `count` vectors of ds.
+  template <int count>
+  FATTN_INLINE void gradients(Vec (&ds)[count]) {
+    Vec weight[count];
     FATTN_UNROLL(32)
-    for (int j = 0; j < kPanelVecs; ++j) {
-      const int at = row * kPanel + j * kLanes;
+    for (int j = 0; j < count; ++j) {
       // No weight is above 1; rounding of scores that are very large must not make it so.
-      weight[j] = exp2_of_weight(min(zero(), fma(load(s_ + at), scale_, minus_lse_[j])));
-      ds[j] = weight[j] * (load(dp_ + at) - delta_[j]);
-      if (masked) {
+      weight[j] = min(zero(), fma(load(s_ + j * kLanes), scale_, minus_lse_[j % kPanelVecs]));
+    }
+    exp2_of_weights(weight);
+    FATTN_UNROLL(32)
+    for (int j = 0; j < count; ++j) ds[j] = weight[j] * (load(dp_ + j * kLanes) - delta_[j % kPanelVecs]);
+    if (masked) {
+      FATTN_UNROLL(32)
+      for (int j = 0; j < count; ++j) {
         // Chosen, not multiplied: scores and dP of an invisible pair may be anything.
-        const MaskVec keep = within(splat(key_ + row), first_[j], last_[j]);
+        const MaskVec keep = within(splat(key_ + j / kPanelVecs), first_[j % kPanelVecs], last_[j % kPanelVecs]);
         weight[j] = select(keep, weight[j], zero());
         ds[j] = select(keep, ds[j], zero());
       }
     }
-    store_rounded(p_ + row * stride_, weight);
-    store_rounded(ds_ + row * stride_, ds);
-  }
-  FATTN_INLINE void pair() {
-    Vec first[kPanelVecs], second[kPanelVecs];
-    gradients(0, first);
-    gradients(1, second);
     FATTN_UNROLL(32)
-    for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, pairs_of(first[j], second[j]));
+    for (int row = 0; row < count / kPanelVecs; ++row) {
+      store_rounded(p_ + row * stride_, *reinterpret_cast<const Vec(*)[kPanelVecs]>(weight + row * kPanelVecs));
+      store_rounded(ds_ + row * stride_, *reinterpret_cast<const Vec(*)[kPanelVecs]>(ds + row * kPanelVecs));
+    }
+  }
+  // Two keys.
+  FATTN_INLINE void pair() {
+    Vec ds[2 * kPanelVecs];
+    gradients(ds);
+    FATTN_UNROLL(32)
+    for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, pairs_of(ds[j], ds[kPanelVecs + j]));
     s_ += 2 * kPanel, dp_ += 2 * kPanel, p_ += 2 * stride_, ds_ += 2 * stride_, pairs_ += kPairRow;
     key_ += 2, --left_;
   }

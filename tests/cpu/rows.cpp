@@ -220,7 +220,8 @@ TEST(CpuRows, KeysInParts) {
         // Keys as they lie, for all heads that share them at once.
         "fwd b2 hq8 hk2 sq3 sk2000 d72 dv40 bf16 causal softcap=20 sinks lse",
         "fwd b1 hq64 hk1 sq2 sk200 d128 fp16 lse", "fwd b2 hq6 hk2 sq8 sk1100 d40 fp32 window=100,0 seqused=qk lse",
-        "fwd b3 hq4 hk2 sq8 sk1000 tq15 tk2100 d64 bf16 causal lse out=fp32"}) {
+        "fwd b3 hq4 hk2 sq8 sk1000 tq15 tk2100 d64 bf16 causal lse out=fp32",
+        "fwd b1 hq48 hk2 sq2 sk1100 d136 bf16 window=100,0 sinks lse"}) {
     for (const std::string& target : targets(line)) {
       const verify::CheckResult result = verify::check(parse_problem(line), cpu(2), row_for(target, line));
       EXPECT_TRUE(result.pass) << result.line() << "\n" << result.table();

@@ -13,13 +13,16 @@ namespace fattn::host::FATTN_TARGET {
 // rescaled, and weights stay below 2^8.
 inline constexpr float kBehind = 8;
 
-// Scores of one unit become weights exp2((score - base) * c), two keys at a time, rounded to the pairs that P V takes:
-// in place, row i of the pairs lies where row i of the scores lay.
+// Keys whose weights are computed side by side.
+inline constexpr int kKeysTogether = 2;
+
+// Scores of one unit become weights exp2((score - base) * c), kKeysTogether keys at a time, rounded to the pairs that P
+// V takes: in place, row i of the pairs lies where row i of the scores lay.
 template <bool drops>
 class Weights {
  public:
   Weights(const ScoreTile& tile, const PanelScores& scores, int panel, const float* base, float c)
-      : from_(scores.at), to_(scores.at), left_(tile.keys / 2), keys_(tile.keys), scale_(splat(c)) {
+      : from_(scores.at), to_(scores.at), left_(tile.keys / kKeysTogether), keys_(tile.keys), scale_(splat(c)) {
     if (drops) marks_ = tile.marks + panel * kPanel;
     marks_stride_ = tile.marks_stride;
     FATTN_UNROLL(32)
@@ -36,17 +39,22 @@ class Weights {
   FATTN_INLINE void turn() {
     credit_ += share_;
     if (credit_ < turns_) return;
-    credit_ -= turns_;
-    pair();
+    credit_ -= turns_, --left_;
+    step<kKeysTogether>();
   }
   int left() const { return left_; }
 
   // What is left; then zeros up to whole pairs of tiles.
   void finish() {
-    while (left_ > 0) pair();
+    for (; left_ > 0; --left_) step<kKeysTogether>();
+    for (int i = keys_ / kKeysTogether * kKeysTogether; i + 2 <= keys_; i += 2) step<2>();
     int row = keys_ / 2;
     if (keys_ % 2 != 0) {
-      for (int j = 0; j < kPanelVecs; ++j) store_bits(to_ + j * kLanes, pairs_of(weight(0, j), zero()));
+      for (int j = 0; j < kPanelVecs; ++j) {
+        const Vec x = exp2_of_weight(fma(load(from_ + j * kLanes), scale_, shift_[j]));
+        total_[j] = total_[j] + x;
+        store_bits(to_ + j * kLanes, pairs_of(kept(x, 0, j), zero()));
+      }
       ++row, to_ += kPanel;
     }
     for (; row < round_up(keys_, kPairDepth) / 2; ++row, to_ += kPanel) {
@@ -56,24 +64,31 @@ class Weights {
   Vec total(int j) const { return total_[j]; }
 
  private:
-  FATTN_INLINE Vec weight(int row, int j) {
-    const Vec x = exp2_of_weight(fma(load(from_ + row * kPanel + j * kLanes), scale_, shift_[j]));
-    total_[j] = total_[j] + x;
-    if (!drops) return x;
-    // The weights of dropped pairs are in the sum, and nowhere else.
-    return select(splat(kDropped) < load(marks_ + row * marks_stride_ + j * kLanes), x, zero());
-  }
-  FATTN_INLINE void pair() {
-    Vec bits[kPanelVecs];
+  // The next keys, a multiple of two.
+  template <int keys>
+  FATTN_INLINE void step() {
+    Vec x[keys * kPanelVecs];
     FATTN_UNROLL(32)
-    for (int j = 0; j < kPanelVecs; ++j) {
-      const Vec first = weight(0, j);
-      bits[j] = pairs_of(first, weight(1, j));
+    for (int j = 0; j < keys * kPanelVecs; ++j) x[j] = fma(load(from_ + j * kLanes), scale_, shift_[j % kPanelVecs]);
+    exp2_of_weights(x);
+    FATTN_UNROLL(32)
+    for (int j = 0; j < keys * kPanelVecs; ++j) total_[j % kPanelVecs] = total_[j % kPanelVecs] + x[j];
+    FATTN_UNROLL(32)
+    for (int row = 0; row < keys; row += 2) {
+      FATTN_UNROLL(32)
+      for (int j = 0; j < kPanelVecs; ++j) {
+        const Vec first = kept(x[row * kPanelVecs + j], row, j);
+        store_bits(to_ + j * kLanes, pairs_of(first, kept(x[(row + 1) * kPanelVecs + j], row + 1, j)));
+      }
+      to_ += kPanel;
     }
-    FATTN_UNROLL(32)
-    for (int j = 0; j < kPanelVecs; ++j) store_bits(to_ + j * kLanes, bits[j]);
-    from_ += 2 * kPanel, to_ += kPanel, --left_;
-    if (drops) marks_ += 2 * marks_stride_;
+    from_ += keys * kPanel;
+    if (drops) marks_ += keys * marks_stride_;
+  }
+  // The weights of dropped pairs are in the sum, and nowhere else.
+  FATTN_INLINE Vec kept(Vec x, int row, int j) {
+    if (!drops) return x;
+    return select(splat(kDropped) < load(marks_ + row * marks_stride_ + j * kLanes), x, zero());
   }
 
   const float* from_;
@@ -129,11 +144,12 @@ inline constexpr float kFarExponent = 1024;
 // and base * c is not, so far from 0 the bases are taken off first and are 0 then. Returns the bases.
 inline const float* near_bases(int keys, const float* bases, const PanelScores& scores, float c) {
   static constexpr float kZeros[kPanel] = {};
-  int far = 0;
-  for (int i = 0; i < kPanel; ++i) {
-    far |= static_cast<int>(bases[i] != -kInfinity) & static_cast<int>(!(__builtin_fabsf(bases[i] * c) < kFarExponent));
+  bool near = true;
+  for (int j = 0; j < kPanelVecs; ++j) {
+    const Vec lanes = load(bases + j * kLanes);
+    near = near && all(abs(select(lanes == splat(-kInfinity), zero(), lanes) * splat(c)) < splat(kFarExponent));
   }
-  if (far == 0) return bases;
+  if (near) return bases;
   for (int j = 0; j < kPanelVecs; ++j) {
     const Vec lanes = load(bases + j * kLanes), base = select(lanes == splat(-kInfinity), zero(), lanes);
     for (int i = 0; i < keys; ++i) {

@@ -40,6 +40,7 @@ inline Vec copy_sign(Vec magnitude, Vec sign) {
 inline MaskVec operator<(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 inline MaskVec operator==(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 inline MaskVec operator&(MaskVec a, MaskVec b) { return {static_cast<__mmask16>(a.v & b.v)}; }
+inline bool all(MaskVec a) { return a.v == 0xffff; }
 inline Vec select(MaskVec mask, Vec yes, Vec no) { return {_mm512_mask_blend_ps(mask.v, no.v, yes.v)}; }
 
 inline IntVec splat(int x) { return {_mm512_set1_epi32(x)}; }
@@ -67,6 +68,26 @@ inline Split split(Vec x) {
 }
 
 inline float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
+inline Vec sums(const Vec (&a)[kLanes]) {
+  // Halves of 2, 4, 8 and 16 vectors meet in one; the order of lanes is put right by which vectors meet.
+  __m512 b[8], c[4], d[2];
+  FATTN_UNROLL(8)
+  for (int i = 0; i < 8; ++i) {
+    const __m512 x = a[2 * i].v, y = a[2 * i + 1].v;
+    b[i] = _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y));
+  }
+  FATTN_UNROLL(4)
+  for (int i = 0; i < 4; ++i) {
+    c[i] =
+        _mm512_add_ps(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
+  }
+  FATTN_UNROLL(2)
+  for (int i = 0; i < 2; ++i) {
+    d[i] = _mm512_add_ps(_mm512_shuffle_f32x4(c[2 * i], c[2 * i + 1], 0x88),
+                         _mm512_shuffle_f32x4(c[2 * i], c[2 * i + 1], 0xdd));
+  }
+  return {_mm512_add_ps(_mm512_shuffle_f32x4(d[0], d[1], 0x88), _mm512_shuffle_f32x4(d[0], d[1], 0xdd))};
+}
 
 // Rows become columns: pairs of rows, fours, then the four quarters of the registers change places twice.
 inline void transpose(Vec (&r)[kLanes]) {

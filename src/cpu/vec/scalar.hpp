@@ -40,6 +40,7 @@ inline Vec copy_sign(Vec magnitude, Vec sign) { return {__builtin_copysignf(magn
 inline MaskVec operator<(Vec a, Vec b) { return {a.v < b.v}; }
 inline MaskVec operator==(Vec a, Vec b) { return {a.v == b.v}; }
 inline MaskVec operator&(MaskVec a, MaskVec b) { return {a.v && b.v}; }
+inline bool all(MaskVec a) { return a.v; }
 inline Vec select(MaskVec mask, Vec yes, Vec no) { return mask.v ? yes : no; }
 
 inline IntVec splat(int x) { return {x}; }
@@ -72,6 +73,8 @@ inline Split split(Vec x) {
 }
 
 inline float sum(Vec a) { return a.v; }
+// Lane i is the sum of a[i].
+inline Vec sums(const Vec (&a)[kLanes]) { return a[0]; }
 inline void transpose(Vec (&)[kLanes]) {}
 
 // The formats of tensors: fp32 lanes from memory, to memory (rounded to nearest even), and rounded but kept as fp32.
