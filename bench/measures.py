@@ -118,7 +118,9 @@ class LongCall:
             self.buffers |= {"dout": data.dout} | {
                 name: torch.full_like(like, math.nan) for name, like in (("dq", data.q), ("dk", data.k), ("dv", data.v))
             }
-        self.run = lambda: self._run(self.plan)
+
+    def run(self):
+        self._run(self.plan)
 
     def _run(self, plan):
         workspace = torch.zeros(plan.workspace_bytes, dtype=torch.uint8, device="cuda")

@@ -15,7 +15,7 @@ namespace fattn::gpu::sm90 {
 namespace {
 
 constexpr const char* kRow = "sm90_forward_bf16_d128_band";
-constexpr const char* kVarlenRow = "sm90_forward_bf16_d128_band_modified_varlen";
+constexpr const char* kVarlenRow = "sm90_forward_bf16_d128_band_varlen";
 
 Problem example() { return parse_problem("fwd b2 hq8 hk2 sq300 sk400 d128 bf16 causal lse"); }
 

@@ -13,7 +13,7 @@
 namespace fattn::gpu::sm90 {
 namespace {
 
-const ForwardRow kRow{DType::bf16, varlen_tile(forward_tile(DType::bf16, 128, 128)), 0, true, true};
+const ForwardRow kRow{DType::bf16, varlen_tile(forward_tile(DType::bf16, 128, 128), true), 0, true, true};
 
 VarlenPlan plan_of(const char* text) { return plan_varlen(kRow, parse_problem(text), h200()); }
 
@@ -115,12 +115,14 @@ TEST(Sm90Varlen, WorkspaceHoldsTheList) {
   EXPECT_EQ(packed.splits, 1);
 }
 
-TEST(Sm90Varlen, TheRowTakesWhatTheDenseOneDeclines) {
-  for (const char* words :
-       {"softcap=30", "alibi", "alibi=batch causal", "max_logit", "seqused=qk", "sinks max_logit"}) {
-    const Problem problem = parse_problem(std::string("fwd b2 hq4 hk2 sq700 sk700 d128 bf16 ") + words);
-    EXPECT_EQ(plan(problem, h200()).kernel(), "sm90_forward_bf16_d128_band_modified_varlen") << words;
-  }
+TEST(Sm90Varlen, TheRowsTakeWhatTheDenseOneDeclines) {
+  const auto row = [](const std::string& words) {
+    return std::string(plan(parse_problem("fwd b2 hq4 hk2 sq700 sk700 d128 bf16 " + words), h200()).kernel());
+  };
+  for (const char* words : {"softcap=30", "alibi", "alibi=batch causal", "max_logit", "seqused=qk max_logit"})
+    EXPECT_EQ(row(words), "sm90_forward_bf16_d128_band_modified_varlen") << words;
+  for (const char* words : {"seqused=qk", "seqused=k causal", "tq900 tk900", "tq900 tk900 sinks"})
+    EXPECT_EQ(row(words), "sm90_forward_bf16_d128_band_varlen") << words;
 }
 
 }  // namespace

@@ -174,11 +174,8 @@ struct BackwardCompute {
   __device__ __forceinline__ void shape(int step, int query_tile) {
     const ShapedScore& score = params.score;
     if (score.cap_out > 0.f) {
-#pragma unroll
-      for (int i = 0; i < tile.m / 2; i++) {
-        const tile::Capped capped = tile::softcap_derivative(scores[i], score.cap_in, score.cap_out);
-        scores[i] = capped.score, weights_rest[i] = capped.derivative;
-      }
+      tile::softcap(scores, score.cap_in, score.cap_out,
+                    [&](int i, float derivative) { weights_rest[i] = derivative; });
     } else {
       tile::scale(scores, score.raw_log2);
     }

@@ -121,16 +121,11 @@ struct BackwardWide {
     const ShapedScore& score = params.score;
     if (capped()) {
       wait(memory.weights_empty, (step & 1) ^ 1);
-#pragma unroll
-      for (int i = 0; i < 8; i++) {
-        float derivative[4];
-#pragma unroll
-        for (int r = 0; r < 4; r++) {
-          const tile::Capped one = tile::softcap_derivative(product[4 * i + r], score.cap_in, score.cap_out);
-          product[4 * i + r] = one.score, derivative[r] = one.derivative;
-        }
-        exchange()[128 * i] = make_float4(derivative[0], derivative[1], derivative[2], derivative[3]);
-      }
+      float four[4];
+      tile::softcap(product, score.cap_in, score.cap_out, [&](int i, float derivative) {
+        four[i % 4] = derivative;
+        if (i % 4 == 3) exchange()[128 * (i / 4)] = make_float4(four[0], four[1], four[2], four[3]);
+      });
     } else {
       tile::scale(product, score.raw_log2);
     }

@@ -15,6 +15,7 @@ namespace fattn::gpu::sm90 {
 template <ForwardTile tile, class Shared>
 __device__ __forceinline__ void init_barriers(Shared& memory, std::uint32_t shared) {
   constexpr int readers = 4 * tile.compute_warpgroups();  // one lane of each computing warp arrives
+  tile::RingPosition<1>::init(shared + offsetof(Shared, item_barriers), 1);
   tile::RingPosition<1>::init(shared + offsetof(Shared, q_barriers), readers);
   tile::RingPosition<tile.k_stages>::init(shared + offsetof(Shared, k_barriers), readers);
   tile::RingPosition<tile.v_stages>::init(shared + offsetof(Shared, v_barriers), readers);
@@ -39,6 +40,7 @@ __global__ void __launch_bounds__(Traits::tile.threads(), 1)
   if (warpgroup == 0) {
     ptx::setmaxnreg_dec<tile.load_registers>();
     if (threadIdx.x == 0) ForwardLoad<Traits>{params, memory, shared}.run();
+    if (threadIdx.x == 32) ForwardFind<Traits>{params, memory, shared}.run();
   } else {
     ptx::setmaxnreg_inc<tile.compute_registers>();
     ForwardCompute<Traits>{params, memory, shared, warpgroup - 1}.run();

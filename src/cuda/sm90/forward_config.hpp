@@ -80,10 +80,10 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
   return {};
 }
 
-// The same for sources of any length: true maxima need no recovery, which halves the code that ptxas has to get
-// through.
-constexpr ForwardTile varlen_tile(ForwardTile tile) {
-  tile.k_stages = tile.v_stages;
+// The same for sources of any length: a box of outputs would reach into the next sequence. With softcap and ALiBi
+// maxima are true: they need no recovery, which halves the code that ptxas has to get through.
+constexpr ForwardTile varlen_tile(ForwardTile tile, bool modified) {
+  if (modified) tile.k_stages = tile.v_stages;
   tile.o_buffer = false;
   return tile;
 }
@@ -94,7 +94,7 @@ constexpr int tile_bytes(int rows, int columns) { return (columns + 63) / 64 * r
 // Shared memory of a block. `Place` is what the loader says of an item beside the item.
 template <ForwardTile tile, class Place>
 struct ForwardShared {
-  static constexpr int kItems = 3;  // alive at a time: being stored, being computed, being loaded
+  static constexpr int kItems = 5;  // alive at a time: stored, computed, handed over, taken by the loader, found
   static constexpr int kBytesQ = tile_bytes(64, tile.d), kBytesO = tile_bytes(64, tile.dv);
   static constexpr int kBytesK = tile_bytes(tile.n, tile.d), kBytesV = tile_bytes(tile.n, tile.dv);
 
@@ -106,7 +106,8 @@ struct ForwardShared {
               : 16) unsigned char o[tile.o_buffer ? tile.compute_warpgroups() : 1][tile.o_buffer ? kBytesO : 16];
   alignas(16) Item items[kItems];
   Place places[kItems];
-  std::uint64_t q_barriers[2];  // full, empty
+  std::uint64_t item_barriers[2];  // full, empty
+  std::uint64_t q_barriers[2];
   std::uint64_t k_barriers[2 * tile.k_stages];
   std::uint64_t v_barriers[2 * tile.v_stages];
   int overflow[kMaxComputeWarpgroups][tile.k_stages];  // a weight of this key tile was 2^100 or more

@@ -71,8 +71,10 @@ struct ForwardLaunch {
     params.source = varlen_source(row, run.problem, plan, run);
     params.mask = {plan.limits};
     params.score = plan.score;
-    if (run.problem.score.alibi != Alibi::none) params.score.slopes = run.buffers.alibi_slopes;
-    if (run.problem.return_max_logit) params.score.max_logit = run.buffers.max_logit;
+    if constexpr (Traits::Score::kModified) {
+      if (run.problem.score.alibi != Alibi::none) params.score.slopes = run.buffers.alibi_slopes;
+      if (run.problem.return_max_logit) params.score.max_logit = run.buffers.max_logit;
+    }
     params.schedule = varlen_schedule(run.problem, plan);
     params.sinks = run.problem.sinks && plan.splits == 1 ? run.buffers.sinks : nullptr;
     return params;

@@ -12,8 +12,40 @@
 
 namespace fattn::gpu::sm90 {
 
-// The loading thread: hands out items and keeps the rings of key and value tiles full. Keys run one tile ahead of
-// values, across items, because the next item's first scores start beside this item's last values.
+// The thread that finds items, one ahead of the loading thread: a queue, a list of tiles and lengths are asked one
+// after the other, and each answer takes about a microsecond.
+template <class Traits>
+struct ForwardFind {
+  static constexpr ForwardTile tile = Traits::tile;
+  using Shared = typename Traits::Shared;
+
+  const typename Traits::Params& params;
+  Shared& memory;
+  std::uint32_t shared;
+  tile::RingPosition<1> item_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, item_barriers))};
+
+  __device__ __forceinline__ void run() {
+    ItemQueue queue{item_count(params.source, params.schedule), params.schedule.queued, params.counters};
+    for (int slot = 0;; slot = slot + 1 == Shared::kItems ? 0 : slot + 1) {
+      Item item{};
+      item.row = -1;
+      typename Traits::Source::Place place{};
+      if (!queue.done()) item = find_item(params.source, params, place, queue.index, tile.m, tile.n);
+      item.slot = slot;
+      memory.items[slot] = item;
+      memory.places[slot] = place;
+      ptx::mbarrier_arrive(item_ring.full());
+      item_ring.advance();
+      if (item.row < 0) break;
+      item_ring.wait_empty();
+      queue.ask();
+    }
+    queue.finish();
+  }
+};
+
+// The loading thread keeps the rings of key and value tiles full. Keys run one tile ahead of values, across items,
+// because the next item's first scores start beside this item's last values.
 template <class Traits>
 struct ForwardLoad {
   static constexpr ForwardTile tile = Traits::tile;
@@ -24,6 +56,7 @@ struct ForwardLoad {
   Shared& memory;
   std::uint32_t shared;
   int slot = 0;
+  tile::RingPosition<1> item_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, item_barriers))};
   tile::RingPosition<1> q_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, q_barriers))};
   tile::RingPosition<tile.k_stages> k_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, k_barriers))};
   tile::RingPosition<tile.v_stages> v_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, v_barriers))};
@@ -58,16 +91,14 @@ struct ForwardLoad {
   }
 
   // Hands the next item to the computing warps, when they have read the queries of the one before it.
-  __device__ __forceinline__ Item publish(const ItemQueue& queue) {
-    Item item{};
-    typename Traits::Source::Place place{};
-    item.row = -1;
-    if (!queue.done()) item = find_item(params.source, params, place, queue.index, tile.m, tile.n);
-    item.slot = slot;
-    q_ring.wait_empty();
-    memory.items[slot] = item;
-    memory.places[slot] = place;
+  __device__ __forceinline__ Item publish() {
+    item_ring.wait_full();
+    const Item item = memory.items[slot];
+    const auto place = memory.places[slot];
+    ptx::mbarrier_arrive(item_ring.empty(0));
+    item_ring.advance();
     slot = slot + 1 == Shared::kItems ? 0 : slot + 1;
+    q_ring.wait_empty();
     if (item.row >= 0) {
       ptx::mbarrier_arrive_expect(q_ring.full(), sizeof(Shared::q));
 #pragma unroll
@@ -83,20 +114,18 @@ struct ForwardLoad {
   }
 
   __device__ __forceinline__ void run() {
-    ItemQueue queue{item_count(params.source, params.schedule), params.schedule.queued, params.counters};
     bool values_due = false;  // values of the last key tile
     ptx::Box5 due{};
-    Item item = publish(queue), next{};
+    Item item = publish(), next{};
     while (item.row >= 0) {
       ptx::Box5 box = key_box(params.source, item, memory.places[item.slot]);
       const int first_key = box.at[2];
-      queue.ask();  // early: the answer takes about a microsecond
       // Before the wait for a stage for the last key tile, so that the next queries arrive in time (+4 % at 512 keys).
       // An item of one tile must have its keys first: the computing warps read its queries beside them. Queries that
       // stay in shared memory are needed until the last scores are there.
       const bool early = tile.q_registers && item.tiles.end - item.tiles.begin > 1;
       for (int j = item.tiles.end - 1; j >= item.tiles.begin; j--) {
-        if (early && j == item.tiles.begin) next = publish(queue);
+        if (early && j == item.tiles.begin) next = publish();
         box.at[2] = first_key + j * tile.n;
         keys(box);
         if (values_due) values(due);
@@ -106,11 +135,10 @@ struct ForwardLoad {
         values(due);
         values_due = false;
       }
-      if (!early) next = publish(queue);
+      if (!early) next = publish();
       item = next;
     }
     if (values_due) values(due);
-    queue.finish();
   }
 };
 

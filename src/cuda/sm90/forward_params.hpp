@@ -111,7 +111,7 @@ struct ForwardTraits {
   using Source = Source_;
   using Params = ForwardParams<Mask, Score, Source>;
   static constexpr DType dtype = Type::dtype;
-  static constexpr ForwardTile tile = Source::kVarlen ? varlen_tile(tile_) : tile_;
+  static constexpr ForwardTile tile = Source::kVarlen ? varlen_tile(tile_, Score::kModified) : tile_;
   using Shared = ForwardShared<tile, typename Source::Place>;
   static_assert(tile_.m > 0, "forward_tile() in forward_config.hpp has no tile for this row of cmake/kernels.cmake");
   static_assert(check_forward_tile<tile, Shared>());

@@ -12,34 +12,53 @@ __device__ __forceinline__ void scale(float (&scores)[count], float factor) {
   for (int i = 0; i < count; i++) scores[i] *= factor;
 }
 
-// cap * tanh(x) from y = 2 x log2 e: cap - 2 cap / (2^y + 1), for the hardware's own tanh is only good to 2^-11. Where
-// |x| < 1/4 that would be the small difference of two large numbers, as coarse as the cap: there the series of tanh.
-__device__ __forceinline__ float capped(float y, float r, float cap_out) {
-  constexpr float c1 = 3.4657359e-1f, c3 = -1.3876027e-2f, c5 = 6.6667791e-4f, c7 = -3.2412059e-5f;
+// cap * tanh(x) from y = 2 x log2 e. The hardware's own tanh is only good to 2^-11, and cap - 2 cap / (2^y + 1) is the
+// difference of two large numbers where x is small, as coarse as the cap. So up to |x| = 1/2, where scores are in
+// practice, tanh is y times a polynomial of y^2 (2^-26 at most from it), which also spares the exponential unit.
+inline constexpr float kSmallCapped = 1.4426950f;
+
+__device__ __forceinline__ float tanh_small(float y) {
   const float z = y * y;
-  const float series = cap_out * y * fmaf(z, fmaf(z, fmaf(z, c7, c5), c3), c1);
-  return fabsf(y) < 0.72f ? series : fmaf(-2.f * cap_out, r, cap_out);
+  return y * fmaf(z, fmaf(z, fmaf(z, fmaf(z, 1.23607106e-6f, -3.18221864e-5f), 6.66250184e-4f), -1.38759175e-2f),
+                  3.46573591e-1f);
 }
 
-template <int count>
-__device__ __forceinline__ void softcap(float (&scores)[count], float cap_in, float cap_out) {
-#pragma unroll
-  for (int i = 0; i < count; i++) {
-    const float y = scores[i] * cap_in;
-    scores[i] = capped(y, ptx::reciprocal_approx(ptx::exp2_approx(y) + 1.f), cap_out);
-  }
-}
-
-// The same for one score, and its derivative: with r = 1 / (2^(2 x log2 e) + 1), tanh = 1 - 2 r and tanh' = 4 r (1 -
-// r).
-struct Capped {
-  float score;
+struct Tanh {
+  float value;
   float derivative;
 };
 
-__device__ __forceinline__ Capped softcap_derivative(float score, float cap_in, float cap_out) {
-  const float y = score * cap_in, r = ptx::reciprocal_approx(ptx::exp2_approx(y) + 1.f);
-  return {capped(y, r, cap_out), 4.f * r * (1.f - r)};
+// With r = 1 / (2^y + 1), tanh = 1 - 2 r and tanh' = 4 r (1 - r).
+__device__ __forceinline__ Tanh tanh_any(float y) {
+  const float r = ptx::reciprocal_approx(ptx::exp2_approx(y) + 1.f);
+  return {fabsf(y) <= kSmallCapped ? tanh_small(y) : fmaf(-2.f, r, 1.f), 4.f * r * (1.f - r)};
+}
+
+// Scores to cap * tanh(score / cap), by cap_in and cap_out of ModifiedScore. keep(i, derivative) is called for each, in
+// order. All lanes take part: where a warp's scores are all small, none goes through the exponential unit.
+template <int count, class Keep>
+__device__ __forceinline__ void softcap(float (&scores)[count], float cap_in, float cap_out, Keep&& keep) {
+  float top = 0.f;
+#pragma unroll
+  for (int i = 0; i < count; i++) {
+    scores[i] *= cap_in;
+    top = fmaxf(top, fabsf(scores[i]));
+  }
+  if (__any_sync(~0u, top > kSmallCapped)) {
+#pragma unroll
+    for (int i = 0; i < count; i++) {
+      const Tanh one = tanh_any(scores[i]);
+      scores[i] = cap_out * one.value;
+      keep(i, one.derivative);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < count; i++) {
+      const float value = tanh_small(scores[i]);
+      scores[i] = cap_out * value;
+      keep(i, fmaf(-value, value, 1.f));
+    }
+  }
 }
 
 // Minus slope * |distance of the key|. `diagonal` counts from the tile's first key.
