@@ -55,6 +55,7 @@ class View:
 VIEWS = {
     "forward": View("forward_grid.txt", "fwd", cpu=False, peer="cudnn", grid=True),
     "backward": View("backward_grid.txt", "bwd", cpu=False, peer="cudnn", grid=True),
+    "breadth": View("forward_breadth.txt", "fwd", cpu=False, peer="fa2", grid=False),
     "cpu_forward": View("cpu.txt", "fwd", cpu=True, peer="torch_cpu", grid=False, row="cpu_amx_"),
     "cpu_backward": View("cpu.txt", "bwd", cpu=True, peer="torch_cpu", grid=False, row="cpu_amx_"),
     "avx512_forward": View("cpu.txt", "fwd", cpu=True, peer="torch_cpu", grid=False, row="cpu_avx512_"),
@@ -338,7 +339,8 @@ def main(arguments=None):
                 mean = f"{records.geometric_mean(ratios):.3f} of {LABELS[impl]}"
                 print(f"{name}: run {cells.run}, fattn is {mean} (geometric mean of {len(ratios)} cells)")
         try:
-            (draw_grid if view.grid else draw_bars)(view, name, cells, root / "docs/img")
+            if view.grid or view.cpu:
+                (draw_grid if view.grid else draw_bars)(view, name, cells, root / "docs/img")
         except ImportError as error:
             print(f"{name}: no pictures: {error}")
     try:
