@@ -27,10 +27,12 @@ class Report(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.root = pathlib.Path(folder.name)
-        for part in ("bench/results", "bench/cases", "docs"):
+        for part in ("bench/results/measures", "bench/cases", "docs"):
             (self.root / part).mkdir(parents=True)
-        for name in ("forward_grid.txt", "backward_grid.txt", "cpu.txt"):
-            (self.root / "bench/cases" / name).write_text(CASES if name != "backward_grid.txt" else "")
+        for name in ("forward_grid.txt", "cpu.txt"):
+            (self.root / "bench/cases" / name).write_text(CASES)
+        for name in ("backward_grid.txt", "forward_breadth.txt"):
+            (self.root / "bench/cases" / name).write_text("")
         (self.root / "README.md").write_text(PAGE)
 
     def results(self, *rows):
@@ -161,6 +163,34 @@ class Report(unittest.TestCase):
             (self.root / "README.md").write_text(page)
             with self.assertRaises(SystemExit, msg=page):
                 self.run_report("--check")
+
+    def measured(self, *rows):
+        same = {"run": "20260101T000000Z", "date": "2026-01-01", "commit": "c" * 12, "device": "GPU", "impl_version": "1"}
+        lines = [json.dumps(same | dict(zip(("impl", "problem", "measure", "value"), row))) for row in rows]
+        (self.root / "bench/results/measures/a.jsonl").write_text("\n".join(lines))
+
+    def test_what_is_counted_has_tables(self):
+        names = ("memory", "traffic", "errors", "host")
+        text = "".join(f"<!-- bench:begin {name} -->\n<!-- bench:end {name} -->\n" for name in names)
+        (self.root / "README.md").write_text(text)
+        line = "fwd b1 hq2 hk2 sq1024 sk1024 d64 bf16 lse"
+        self.measured(
+            ("fattn", line, "allocated_bytes", 2.0**20),
+            ("fattn", line, "workspace_bytes", 0.0),
+            ("standard", line, "allocated_bytes", 2.0**30),
+            ("fattn", line, "rmse_o_normal", 0.5),
+            ("cudnn", line, "rmse_o_normal", 0.25),
+            *(("fattn", line, f"host_{name}_us", us) for name, us in (("run", 5.0), ("launch", 3.5), ("plan", 9.0))),
+        )
+        self.assertEqual(self.run_report("--check"), 1)
+        self.run_report()
+        self.assertIn("| 1k | 1 MiB | 0 MiB | 1 GiB | 1.02e+03 |", self.readme())
+        self.assertIn("| normal | bf16 | 64 | full | 0.5 (2.000) | - | - | - |", self.readme())
+        self.assertIn(f"| `{line}` | 5.00 us | 3.50 us | 1.50 us | 9.0 us |", self.readme())
+        self.assertEqual(self.readme().count("No results recorded yet."), 1)
+        self.measured(("fattn", line, "allocated_bytes", -1.0))
+        with self.assertRaisesRegex(SystemExit, "a.jsonl:1.*counted"):
+            self.run_report("--check")
 
     def test_bad_record(self):
         self.results({"run": "x"})
