@@ -136,10 +136,18 @@ inline void walk_keys(const ForwardWork& work, const ScoreTile& like, const Item
     }
     group[grouped++] = tile;
     if (grouped < plan.tile.group) continue;
-    forward_step(plan, group, grouped, scratch);
+    RowsAhead ahead;
+    if (t + 1 < end) {
+      const int key = tile.key + tile.keys;
+      const int rows = min_of(min_of(plan.tile.group, end - t - 1) * plan.tile.k, keys.length - key);
+      ahead = {plan.k.rows(work.buffers.k, at.batch, keys.begin + key, head_kv, rows, g.d),
+               plan.v.rows(work.buffers.v, at.batch, keys.begin + key, head_kv, rows, g.dv),
+               grouped * ceil_div(at.rows, kPanel)};
+    }
+    forward_step(plan, group, grouped, ahead, scratch);
     grouped = 0;
   }
-  if (grouped > 0) forward_step(plan, group, grouped, scratch);
+  if (grouped > 0) forward_step(plan, group, grouped, RowsAhead(), scratch);
 }
 
 }  // namespace fattn::host::FATTN_TARGET

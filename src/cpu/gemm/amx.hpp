@@ -48,6 +48,7 @@ class Tiles {
       _tile_zero(left_sum);                                                                         \
       _tile_zero(right_sum);                                                                        \
     }                                                                                               \
+    FATTN_UNROLL(8)                                                                                 \
     for (int step = 0; step < steps; ++step) {                                                      \
       _tile_stream_loadd(4, a + step * kPairDepth, a_bytes);                                        \
       _tile_loadd(6, b + step * b_step, b_bytes);                                                   \
@@ -64,13 +65,13 @@ class Tiles {
     c += 16 * c_stride;                                                                             \
   } while (false)
 
-// c[m][n] (+)= sum over k of a[m][k] b[k][n]; rows: a multiple of 16, depth: of kPairDepth.
-template <Into into, class Between>
-inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
-                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between& between) {
+// unrolled: the steps of a usual depth; 0: any depth.
+template <Into into, int unrolled, class Between>
+inline void product_of(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
+                       std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between& between) {
   const std::int64_t a_bytes = 2 * a_stride, b_bytes = 2 * b_stride, c_bytes = 4 * c_stride;
   const std::int64_t b_step = kPairDepth / 2 * b_stride;
-  const int steps = depth / kPairDepth;
+  const int steps = unrolled > 0 ? unrolled : depth / kPairDepth;
   FATTN_MEMORY_BARRIER;
   Between work = between;  // a copy of our own stays in registers
   float* before = nullptr;
@@ -92,5 +93,17 @@ inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, con
 }
 #undef FATTN_TILE_BLOCK
 #undef FATTN_MEMORY_BARRIER
+
+// c[m][n] (+)= sum over k of a[m][k] b[k][n]; rows: a multiple of 16, depth: of kPairDepth.
+template <Into into, class Between>
+inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
+                    std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between& between) {
+  switch (depth / kPairDepth) {
+    case 2: return product_of<into, 2>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+    case 3: return product_of<into, 3>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+    case 4: return product_of<into, 4>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+    default: return product_of<into, 0>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+  }
+}
 
 }  // namespace fattn::host::FATTN_TARGET

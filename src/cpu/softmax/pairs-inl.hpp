@@ -194,7 +194,8 @@ class Units {
 };
 
 template <bool drops>
-void forward_units(const ForwardPlan& plan, const ScoreTile* tiles, int count, const ForwardScratch& scratch) {
+void forward_units(const ForwardPlan& plan, const ScoreTile* tiles, int count, RowsAhead ahead,
+                   const ForwardScratch& scratch) {
   const Geometry& g = plan.geometry;
   const float c = g.plain ? g.scale * kLog2e : kLog2e;
   Units units(plan, tiles, count, scratch);
@@ -211,6 +212,7 @@ void forward_units(const ForwardPlan& plan, const ScoreTile* tiles, int count, c
   scores_of_unit(plan, unit, scratch, nothing);
   Weights<drops> weights = begin(unit);
   for (;;) {
+    ahead.turn();
     units.next();
     const Unit next = units.unit();
     if (!units.done()) {
@@ -232,9 +234,10 @@ void forward_units(const ForwardPlan& plan, const ScoreTile* tiles, int count, c
 }
 
 // A group of key tiles: for each S^T = K Q^T, the softmax, O^T = O^T * factor + V^T P^T.
-inline void forward_step(const ForwardPlan& plan, const ScoreTile* tiles, int count, const ForwardScratch& scratch) {
-  if (plan.geometry.drops) return forward_units<true>(plan, tiles, count, scratch);
-  forward_units<false>(plan, tiles, count, scratch);
+inline void forward_step(const ForwardPlan& plan, const ScoreTile* tiles, int count, const RowsAhead& ahead,
+                         const ForwardScratch& scratch) {
+  if (plan.geometry.drops) return forward_units<true>(plan, tiles, count, ahead, scratch);
+  forward_units<false>(plan, tiles, count, ahead, scratch);
 }
 
 inline const float* largest_raw_scores(const ForwardScratch& scratch) { return scratch.max_logit; }

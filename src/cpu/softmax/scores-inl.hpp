@@ -26,6 +26,33 @@ struct PanelScores {
   int stride;
 };
 
+// Rows of K and V that the next group of tiles will pack, fetched a few at a time while this one is multiplied: the
+// hardware does not follow rows far apart.
+class RowsAhead {
+ public:
+  RowsAhead() = default;
+  RowsAhead(const RowsSource& k, const RowsSource& v, int turns) : k_(k), v_(v), each_(ceil_div(k.rows, turns)) {}
+
+  // Inline at all costs: GCC takes a function that only prefetches for one that does nothing.
+  FATTN_INLINE void turn() {
+    const int end = min_of(row_ + each_, k_.rows);
+    for (; row_ < end; ++row_) {
+      fetch(k_);
+      fetch(v_);
+    }
+  }
+
+ private:
+  FATTN_INLINE void fetch(const RowsSource& rows) const {
+    const std::int64_t bytes = size_of(rows.dtype);
+    const char* const row = static_cast<const char*>(rows.data) + row_ * rows.row_stride * bytes;
+    for (std::int64_t at = 0; at < rows.columns * bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
+  }
+
+  RowsSource k_{}, v_{};
+  int row_ = 0, each_ = 0;
+};
+
 // How much of a panel is kept; a tile of many panels may be masked for a few of them.
 inline Share share_of_panel(const ScoreTile& tile, const ForwardScratch& scratch, int panel) {
   bool any = true, all = true;

@@ -67,7 +67,8 @@ inline void no_weights(const ScoreTile& tile, const ForwardScratch& scratch, int
 }
 
 // A group of one tile of keys: S = Q K^T, the softmax, O = O * factor + P V.
-inline void forward_step(const ForwardPlan& plan, const ScoreTile* tiles, int, const ForwardScratch& scratch) {
+inline void forward_step(const ForwardPlan& plan, const ScoreTile* tiles, int, const RowsAhead&,
+                         const ForwardScratch& scratch) {
   const Geometry& g = plan.geometry;
   const ScoreTile& tile = *tiles;
   const int stride = plan.tile.q;
