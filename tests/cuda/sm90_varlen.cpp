@@ -115,6 +115,15 @@ TEST(Sm90Varlen, WorkspaceHoldsTheList) {
   EXPECT_EQ(packed.splits, 1);
 }
 
+TEST(Sm90Varlen, HeadsAreTakenInSectionsThatFitTheCache) {
+  const auto heads = [](const char* text) { return plan_varlen(kRow, parse_problem(text), h200()).section_heads; };
+  EXPECT_EQ(heads("fwd b16 hq16 hk16 sq1024 sk1024 d128 tq16384 tk16384 bf16"), 4);  // 3 fit, 4 have 512 items
+  EXPECT_EQ(heads("fwd b64 hq16 hk16 sq1024 sk1024 d128 tq65536 tk65536 bf16"), 1);
+  EXPECT_EQ(heads("fwd b64 hq16 hk4 sq1024 sk1024 d128 tq65536 tk65536 bf16"), 4);  // those that share keys
+  EXPECT_EQ(heads("fwd b2 hq16 hk16 sq500 sk500 d128 tq900 tk900 bf16"), 16);
+  EXPECT_EQ(heads("fwd b1 hq16 hk16 sq100 sk0 d128 tq100 tk0 bf16"), 16);
+}
+
 TEST(Sm90Varlen, TheRowsTakeWhatTheDenseOneDeclines) {
   const auto row = [](const std::string& words) {
     return std::string(plan(parse_problem("fwd b2 hq4 hk2 sq700 sk700 d128 bf16 " + words), h200()).kernel());

@@ -7,16 +7,24 @@
 // sequence and one of the `group` heads that lie side by side.
 namespace fattn::gpu::sm90 {
 
+// Of one head.
+__device__ __forceinline__ int item_tiles(const VarlenSource& source) {
+  return source.tiles != nullptr ? *source.tile_count : source.row_tiles * source.lengths.sequences();
+}
+
 __device__ __forceinline__ int item_count(const VarlenSource& source, const Schedule& schedule) {
-  const int tiles = source.tiles != nullptr ? *source.tile_count : source.row_tiles * source.lengths.sequences();
-  return tiles * schedule.heads * source.splits;
+  return item_tiles(source) * schedule.heads * source.splits;
 }
 
 template <class Params>
 __device__ __forceinline__ Item find_item(const VarlenSource& source, const Params& params, VarlenSource::Place& place,
                                           int index, int m, int n) {
   const int rest = index / source.splits, split = index - rest * source.splits;
-  const int entry = rest / params.schedule.heads;
+  // Heads are taken in sections, whose keys and values stay in the L2 cache.
+  const int section_items = item_tiles(source) * params.schedule.section_heads, section = rest / section_items;
+  const int first_head = section * params.schedule.section_heads, within = rest - section * section_items;
+  const int here = min_of(params.schedule.section_heads, params.schedule.heads - first_head);
+  const int entry = within / here;
   const int sequences = source.lengths.sequences();
   // Later rows first: under a causal mask they take longest.
   const WorkTile tile = source.tiles != nullptr
@@ -24,7 +32,7 @@ __device__ __forceinline__ Item find_item(const VarlenSource& source, const Para
                             : WorkTile{entry % sequences, (source.row_tiles - 1 - entry / sequences) * m};
   Item item{};
   item.row = tile.row;
-  item.head = rest - entry * params.schedule.heads;
+  item.head = first_head + within - entry * here;
   item.batch = tile.sequence;
   item.tiles = TileWalk::nothing();
   place = {source.lengths.queries(tile.sequence), source.lengths.keys(tile.sequence), 0, 0, split};

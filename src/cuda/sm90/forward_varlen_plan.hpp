@@ -12,6 +12,7 @@ struct VarlenPlan {
   ModifiedScore score;
   int group;          // query heads that lie side by side as rows
   int splits;         // of an item's keys
+  int section_heads;  // groups of heads that are taken together
   int row_tiles;      // of a sequence, where lengths are known
   bool listed;        // lengths are known on the device only: there is a work list
   int capacity;       // of it
