@@ -16,9 +16,11 @@ template <ForwardTile tile, class Shared>
 __device__ __forceinline__ void init_barriers(Shared& memory, std::uint32_t shared) {
   constexpr int readers = 4 * tile.compute_warpgroups();  // one lane of each computing warp arrives
   tile::RingPosition<1>::init(shared + offsetof(Shared, item_barriers), 1);
-  tile::RingPosition<1>::init(shared + offsetof(Shared, q_barriers), readers);
+  for (int w = 0; w < tile.compute_warpgroups(); w++) tile::RingPosition<1>::init(Shared::query_barrier(shared, w), 4);
   tile::RingPosition<tile.k_stages>::init(shared + offsetof(Shared, k_barriers), readers);
   tile::RingPosition<tile.v_stages>::init(shared + offsetof(Shared, v_barriers), readers);
+  for (int stage = 0; stage < tile.v_stages; stage++)
+    ptx::mbarrier_init(shared + offsetof(Shared, output_read) + 8 * stage, 1);
   for (auto& stages : memory.overflow)
     for (int& overflow : stages) overflow = 0;
   ptx::fence_mbarrier_init();

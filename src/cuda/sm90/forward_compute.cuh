@@ -33,11 +33,11 @@ struct ForwardCompute {
   Shared& memory;
   std::uint32_t shared;
   int warpgroup;
-  tile::RingPosition<1> q_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, q_barriers))};
   tile::RingPosition<tile.k_stages> k_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, k_barriers))};
   tile::RingPosition<tile.v_stages> v_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, v_barriers))};
   ForwardStore<Traits> store{params, memory, shared, warpgroup};
   int slot = 0;
+  int leaving = -1;  // stage of values through which the last output leaves
   float output[tile.dv / 2], scores[tile.n / 2];
   std::uint32_t weights[tile.n / 4], queries[tile.q_registers ? tile.d / 4 : 1];
   tile::SoftmaxRows rows;
@@ -59,7 +59,7 @@ struct ForwardCompute {
   }
 
   __device__ __forceinline__ Item next_item() {
-    q_ring.wait_full();
+    ptx::mbarrier_wait(Shared::query_barrier(shared, warpgroup), Shared::parity(slot));
     const Item item = memory.items[slot];
     slot = slot + 1 == Shared::kItems ? 0 : slot + 1;
     return item;
@@ -84,7 +84,6 @@ struct ForwardCompute {
     } else {
       change_in_place(item);
     }
-    q_ring.advance();
   }
 
   // Rows that do not count belong to another sequence or to nobody: as zeros they touch no vote of their warp.
@@ -113,7 +112,7 @@ struct ForwardCompute {
     store.meet();
   }
 
-  __device__ __forceinline__ void release_queries() { arrive(q_ring.empty(0)); }
+  __device__ __forceinline__ void release_queries() { arrive(Shared::query_barrier(shared, warpgroup) + 8); }
 
   __device__ __forceinline__ void issue_scores(int stage) {
     const std::uint32_t keys = shared + offsetof(Shared, k) + stage * Keys::kBytes;
@@ -169,15 +168,17 @@ struct ForwardCompute {
 
   __device__ __forceinline__ void mask(const Visible& rows, int j) { tile::mask_scores(scores, rows.keys, j * tile.n); }
 
-  // Everything between Q.K and the softmax.
-  __device__ __forceinline__ void shape_scores(const Item& item, int j, bool masked) {
+  // Everything between Q.K and the softmax. Gives which halves of the tile weigh something.
+  __device__ __forceinline__ auto shape_scores(const Item& item, int j, bool masked) {
     Visible rows{};
     if (masked) rows = visible(item);
-    shape_scores(item, j, masked, rows);
+    return shape_scores(item, j, masked, rows);
   }
 
-  __device__ __forceinline__ void shape_scores(const Item& item, int j, bool masked, const Visible& rows) {
-    if constexpr (Score::kModified) {
+  __device__ __forceinline__ auto shape_scores(const Item& item, int j, bool masked, const Visible& rows) {
+    if constexpr (tile.skip_halves) {
+      return masked ? tile::mask_halves(scores, rows.keys, j * tile.n) : tile::SeenHalves{};
+    } else if constexpr (Score::kModified) {
       if (params.score.max_logit != nullptr) {
         if (masked) mask(rows, j);
         float top[2];
@@ -186,8 +187,12 @@ struct ForwardCompute {
         for (int r = 0; r < 2; r++) top_logit[r] = fmaxf(top_logit[r], top[r] * params.score.raw_scale);
       }
       if (params.score.modified) modify_scores(item, j);
+      if (masked) mask(rows, j);
+      return tile::AllSeen{};
+    } else {
+      if (masked) mask(rows, j);
+      return tile::AllSeen{};
     }
-    if (masked) mask(rows, j);
   }
 
   __device__ __forceinline__ void modify_scores(const Item& item, int j) {
@@ -249,8 +254,17 @@ struct ForwardCompute {
   // Weights of an item's first tile.
   __device__ __forceinline__ void weigh_first(const Item& item, const Visible& seen) {
     top_logit[0] = top_logit[1] = -INFINITY;
-    shape_scores(item, item.tiles.end - 1, item.tiles.first_masked, seen);
-    tile::softmax_first(scores, rows, params.score.scale_log2);
+    const int j = item.tiles.end - 1;
+    if constexpr (tile.skip_halves) {
+      // A tile without a mask has code of its own: asking what is seen cost full attention 6 % at 512 keys.
+      if (item.tiles.first_masked)
+        tile::softmax_first(scores, rows, params.score.scale_log2, shape_scores(item, j, true, seen));
+      else
+        tile::softmax_first(scores, rows, params.score.scale_log2);
+    } else {
+      shape_scores(item, j, item.tiles.first_masked, seen);
+      tile::softmax_first(scores, rows, params.score.scale_log2);
+    }
   }
 
   // The same with its scores, on its own: before a block's first item, or where the next item's queries come late.
@@ -261,6 +275,7 @@ struct ForwardCompute {
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
     const Visible seen = visible_first(item);
+    output_left();
     ptx::wgmma_wait<0>();
     ptx::pin(scores);
     k_ring.advance();
@@ -301,15 +316,14 @@ struct ForwardCompute {
     ptx::pin(scores);
     k_ring.advance();
     scores_are_there(item, j);
-    if constexpr (part == Part::any)
-      shape_scores(item, j, j < item.tiles.plain_begin || j >= item.tiles.plain_end);
-    else
-      shape_scores(item, j, part != Part::plain);
+    bool masked = part != Part::plain;
+    if constexpr (part == Part::any) masked = j < item.tiles.plain_begin || j >= item.tiles.plain_end;
+    const auto halves = shape_scores(item, j, masked);
     bool moved;
     if constexpr (part == Part::plain) {
       moved = tile::softmax_stale(scores, rows, factor, sum_before, params.score.scale_log2);
     } else {
-      moved = tile::softmax_exact(scores, rows, factor, params.score.scale_log2);
+      moved = tile::softmax_exact(scores, rows, factor, params.score.scale_log2, halves);
     }
     ptx::wgmma_wait<0>();
     ptx::pin(output);
@@ -349,7 +363,7 @@ struct ForwardCompute {
     ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
     v_ring.advance();
-    store(item, finish, output);
+    store(item, finish, output, leaving);
     tile::round_to_operand<Element>(weights, scores);
   }
 
@@ -367,8 +381,38 @@ struct ForwardCompute {
     ptx::wgmma_wait<0>();
     ptx::pin(output);
     arrive(v_ring.empty(v_ring.stage()));
-    v_ring.advance();
-    store(item, finish, output);
+    leave_values(item);
+    store(item, finish, output, leaving);
+  }
+
+  // After an item's last values. Where its output leaves through the ring, the first warpgroup takes the stage that is
+  // next and the second that of the last values, when both have read what is there and the output before has left.
+  __device__ __forceinline__ void leave_values(const Item& item) {
+    if constexpr (tile.output == OutputWay::values) {
+      leaving = v_ring.stage();
+      if (warpgroup != 0) v_ring.wait_read();
+      v_ring.advance();
+      if (warpgroup == 0) {
+        leaving = v_ring.stage();
+        v_ring.wait_empty();
+      }
+      ptx::mbarrier_wait(output_read(leaving), Shared::parity(item.slot) ^ 1);
+    } else {
+      v_ring.advance();
+    }
+  }
+
+  __device__ __forceinline__ std::uint32_t output_read(int stage) const {
+    return shared + static_cast<std::uint32_t>(offsetof(Shared, output_read)) + 8 * stage;
+  }
+
+  // Lets the loader have the stage through which the last output left.
+  __device__ __forceinline__ void output_left() const {
+    if constexpr (tile.output == OutputWay::values) {
+      if (threadIdx.x % 128 != 0 || leaving < 0) return;
+      ptx::tma_store_wait_read<0>();
+      ptx::mbarrier_arrive(output_read(leaving));
+    }
   }
 
   __device__ __forceinline__ void run() {

@@ -10,6 +10,10 @@
 
 namespace fattn::gpu::sm90 {
 
+// How outputs leave: straight from registers; through a buffer of their own and the copy engine; or through stages of
+// the values' ring, one a computing warpgroup, and the copy engine.
+enum class OutputWay { registers, buffer, values };
+
 // The shape of one forward kernel. A plain value and a template parameter; docs/sm90_forward.md explains the schedule.
 struct ForwardTile {
   int m;         // query rows of a block, 64 a computing warpgroup
@@ -21,7 +25,8 @@ struct ForwardTile {
   int load_registers;  // a thread, after setmaxnreg
   int compute_registers;
   bool q_registers;  // queries live in registers, else in shared memory
-  bool o_buffer;     // outputs leave through a buffer of their own and the copy engine, else straight from registers
+  OutputWay output;
+  bool skip_halves;  // no softmax of a masked tile's half that no row of a warp sees; where it pays
   int keys_from;     // visible keys a query, on average, from which this tile is the better one
 
   constexpr int compute_warpgroups() const { return m / 64; }
@@ -44,7 +49,8 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
                    .load_registers = 40,
                    .compute_registers = 232,
                    .q_registers = true,
-                   .o_buffer = true,
+                   .output = OutputWay::buffer,
+                   .skip_halves = false,
                    .keys_from = 0};
   if (length == TileFor::long_sequences) {
     // TFLOP/s on an H200 at 4k / 16k keys: full 553 / 610, causal 16k 587, where 128 x 128 has 524 / 534, 540; at 512
@@ -61,13 +67,14 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
   if (d == 64 && dv == 64) {
     tile.k_stages = 5;
     tile.v_stages = 4;
+    tile.skip_halves = true;
     return tile;
   }
   if (d == 96 && dv == 96) return tile;
   // full 703 / 787 / 802, causal 523 / 726 / 798 TFLOP/s on an H200 at 1k / 4k / 16k keys (cuDNN 611 / 666 / 674 and
   // 440 / 571 / 628 in the same run)
   if (d == 128 && dv == 128) return tile;
-  tile.o_buffer = false;
+  tile.output = OutputWay::registers;
   if (d == 192 && dv == 128) {
     tile.n = 96;
     return tile;
@@ -76,6 +83,7 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
   if (d == 192 && dv == 192) return tile;
   tile.k_stages = 2;
   tile.q_registers = false;
+  tile.output = OutputWay::values;
   if (d == 256 && dv == 256) return tile;
   return {};
 }
@@ -84,7 +92,8 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
 // maxima are true: they need no recovery, which halves the code that ptxas has to get through.
 constexpr ForwardTile varlen_tile(ForwardTile tile, bool modified) {
   if (modified) tile.k_stages = tile.v_stages;
-  tile.o_buffer = false;
+  tile.output = OutputWay::registers;
+  tile.skip_halves = false;
   return tile;
 }
 
@@ -94,23 +103,31 @@ constexpr int tile_bytes(int rows, int columns) { return (columns + 63) / 64 * r
 // Shared memory of a block. `Place` is what the loader says of an item beside the item.
 template <ForwardTile tile, class Place>
 struct ForwardShared {
-  static constexpr int kItems = 5;  // alive at a time: stored, computed, handed over, taken by the loader, found
+  // Alive at a time: stored, computed, handed over, taken by the loader, found. Even: slots tell parities.
+  static constexpr int kItems = 6;
   static constexpr int kBytesQ = tile_bytes(64, tile.d), kBytesO = tile_bytes(64, tile.dv);
   static constexpr int kBytesK = tile_bytes(tile.n, tile.d), kBytesV = tile_bytes(tile.n, tile.dv);
 
   alignas(1024) unsigned char q[tile.compute_warpgroups()][kBytesQ];
   alignas(1024) unsigned char k[tile.k_stages][kBytesK];
   alignas(1024) unsigned char v[tile.v_stages][kBytesV];
-  alignas(tile.o_buffer
-              ? 1024
-              : 16) unsigned char o[tile.o_buffer ? tile.compute_warpgroups() : 1][tile.o_buffer ? kBytesO : 16];
+  static constexpr bool kBufferO = tile.output == OutputWay::buffer;
+  alignas(kBufferO ? 1024 : 16) unsigned char o[kBufferO ? tile.compute_warpgroups() : 1][kBufferO ? kBytesO : 16];
   alignas(16) Item items[kItems];
   Place places[kItems];
-  std::uint64_t item_barriers[2];  // full, empty
-  std::uint64_t q_barriers[2];
+  std::uint64_t item_barriers[2];                          // full, empty
+  std::uint64_t q_barriers[tile.compute_warpgroups()][2];  // full, empty
   std::uint64_t k_barriers[2 * tile.k_stages];
   std::uint64_t v_barriers[2 * tile.v_stages];
+  std::uint64_t output_read[tile.v_stages];  // an item's output has left this stage of values; OutputWay::values
   int overflow[kMaxComputeWarpgroups][tile.k_stages];  // a weight of this key tile was 2^100 or more
+
+  // Full; empty is 8 bytes further.
+  FATTN_HD static std::uint32_t query_barrier(std::uint32_t shared, int warpgroup) {
+    return shared + static_cast<std::uint32_t>(offsetof(ForwardShared, q_barriers)) + 16 * warpgroup;
+  }
+  // Of barriers that complete once an item.
+  FATTN_HD static std::uint32_t parity(int slot) { return slot & 1; }
 };
 
 template <ForwardTile tile, class Shared>
@@ -123,6 +140,9 @@ constexpr bool check_forward_tile() {
   static_assert(tile.n <= 256 && tile.dv <= 256, "wgmma and a box of the copy engine are at most 256 wide");
   static_assert(tile.stale_reference() || tile.k_stages == tile.v_stages, "keys and values go in step");
   static_assert(!tile.stale_reference() || tile.q_registers, "the recovery needs the queries until the next turn");
+  static_assert(tile.output != OutputWay::values ||
+                    (tile.v_stages == 2 && tile.compute_warpgroups() == 2 && Shared::kBytesO <= Shared::kBytesV),
+                "each warpgroup's output leaves through one of two stages of values");
   // setmaxnreg moves registers inside what the block got at launch; a warpgroup that asks for more waits for ever.
   static_assert(tile.load_registers + tile.compute_warpgroups() * tile.compute_registers <=
                     (tile.compute_warpgroups() + 1) * (65536 / tile.threads() / 8 * 8),

@@ -56,8 +56,9 @@ struct ForwardLoad {
   Shared& memory;
   std::uint32_t shared;
   int slot = 0;
+  int leaving = 0;                // bits of stages of values
+  std::uint32_t left_parity = 0;  // of the item before
   tile::RingPosition<1> item_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, item_barriers))};
-  tile::RingPosition<1> q_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, q_barriers))};
   tile::RingPosition<tile.k_stages> k_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, k_barriers))};
   tile::RingPosition<tile.v_stages> v_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, v_barriers))};
 
@@ -82,63 +83,92 @@ struct ForwardLoad {
     k_ring.advance();
   }
 
+  // The output of the item before leaves through the stages of values: until then `leaving` has a bit for each.
+  __device__ __forceinline__ void wait_left(int stage) {
+    if (!(leaving >> stage & 1)) return;
+    ptx::mbarrier_wait(shared + offsetof(Shared, output_read) + 8 * stage, left_parity);
+    leaving ^= 1 << stage;
+  }
+
   __device__ __forceinline__ void values(const ptx::Box5& box) {
     v_ring.wait_empty();
+    if constexpr (tile.output == OutputWay::values) wait_left(v_ring.stage());
     ptx::mbarrier_arrive_expect(v_ring.full(), Shared::kBytesV);
     load<tile.n, tile.dv>(shared + offsetof(Shared, v) + v_ring.stage() * Shared::kBytesV, params.source.v,
                           v_ring.full(), box, params.source.slices);
     v_ring.advance();
   }
 
-  // Hands the next item to the computing warps, when they have read the queries of the one before it.
-  __device__ __forceinline__ Item publish() {
+  __device__ __forceinline__ Item take() {
     item_ring.wait_full();
     const Item item = memory.items[slot];
-    const auto place = memory.places[slot];
     ptx::mbarrier_arrive(item_ring.empty(0));
     item_ring.advance();
     slot = slot + 1 == Shared::kItems ? 0 : slot + 1;
-    q_ring.wait_empty();
-    if (item.row >= 0) {
-      ptx::mbarrier_arrive_expect(q_ring.full(), sizeof(Shared::q));
-#pragma unroll
-      for (int w = 0; w < tile.compute_warpgroups(); w++)
-        load<64, tile.d>(shared + offsetof(Shared, q) + w * Shared::kBytesQ, params.source.q, q_ring.full(),
-                         query_box(params.source, item, place, 64 * w),
-                         !Traits::Source::kVarlen && params.source.slices);
-    } else {
-      ptx::mbarrier_arrive(q_ring.full());
-    }
-    q_ring.advance();
     return item;
   }
 
+  // Hands the item to the computing warps, to each warpgroup when it has read its queries of the one before.
+  __device__ __forceinline__ void hand_over(const Item& item) {
+#pragma unroll
+    for (int w = 0; w < tile.compute_warpgroups(); w++) {
+      const std::uint32_t full = Shared::query_barrier(shared, w), empty = full + 8;
+      ptx::mbarrier_wait(empty, Shared::parity(item.slot) ^ 1);
+      if (item.row < 0) {
+        ptx::mbarrier_arrive(full);
+        continue;
+      }
+      ptx::mbarrier_arrive_expect(full, Shared::kBytesQ);
+      load<64, tile.d>(shared + offsetof(Shared, q) + w * Shared::kBytesQ, params.source.q, full,
+                       query_box(params.source, item, memory.places[item.slot], 64 * w),
+                       !Traits::Source::kVarlen && params.source.slices);
+    }
+  }
+
+  // Queries that go to registers are asked for before the last key tile, so that the next item's arrive in time (+4 %
+  // at 512 keys); but an item of one tile must have its keys first, because the computing warps read its queries beside
+  // them. Queries that stay in shared memory are needed until the last scores are there: by then the next item's first
+  // keys and this one's last values are on their way.
   __device__ __forceinline__ void run() {
     bool values_due = false;  // values of the last key tile
     ptx::Box5 due{};
-    Item item = publish(), next{};
+    Item item = take(), next{};
+    if constexpr (tile.q_registers) hand_over(item);
     while (item.row >= 0) {
       ptx::Box5 box = key_box(params.source, item, memory.places[item.slot]);
       const int first_key = box.at[2];
-      // Before the wait for a stage for the last key tile, so that the next queries arrive in time (+4 % at 512 keys).
-      // An item of one tile must have its keys first: the computing warps read its queries beside them. Queries that
-      // stay in shared memory are needed until the last scores are there.
       const bool early = tile.q_registers && item.tiles.end - item.tiles.begin > 1;
       for (int j = item.tiles.end - 1; j >= item.tiles.begin; j--) {
-        if (early && j == item.tiles.begin) next = publish();
+        if (early && j == item.tiles.begin) {
+          next = take();
+          hand_over(next);
+        }
         box.at[2] = first_key + j * tile.n;
         keys(box);
         if (values_due) values(due);
         values_due = true, due = box;
+        if constexpr (!tile.q_registers)
+          if (j == item.tiles.end - 1) first_keys_are_asked_for(item);
       }
-      if constexpr (!tile.q_registers) {
-        values(due);
-        values_due = false;
+      if (!early) {
+        next = take();
+        if constexpr (tile.q_registers) hand_over(next);
       }
-      if (!early) next = publish();
       item = next;
     }
     if (values_due) values(due);
+    if constexpr (!tile.q_registers) hand_over(item);
+  }
+
+  // Of an item whose queries stay in shared memory. The item before has all its tiles.
+  __device__ __forceinline__ void first_keys_are_asked_for(const Item& item) {
+    hand_over(item);
+    if constexpr (tile.output == OutputWay::values) {
+      leaving = 3;
+      left_parity = Shared::parity(item.slot) ^ 1;  // of the item before; where there is none the wait returns at once
+      // One tile takes one stage; the other must not fall behind.
+      if (item.tiles.end - item.tiles.begin == 1) wait_left(0), wait_left(1);
+    }
   }
 };
 

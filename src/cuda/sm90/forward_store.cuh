@@ -22,7 +22,7 @@ struct ForwardStore {
   static constexpr ForwardTile tile = Traits::tile;
   using Shared = typename Traits::Shared;
   using Source = typename Traits::Source;
-  static constexpr bool kThroughBuffer = tile.o_buffer && !Source::kVarlen;
+  static constexpr bool kThroughBuffer = tile.output == OutputWay::buffer;
 
   const typename Traits::Params& params;
   const Shared& memory;
@@ -109,16 +109,20 @@ struct ForwardStore {
       if (threadIdx.x % 128 == 0) ptx::tma_store_wait_read<0>();
   }
 
-  // Divides by the row sums. A row without a key becomes 0, whatever its values were.
-  __device__ __forceinline__ void operator()(const Item& item, const Finish& finish,
-                                             float (&output)[tile.dv / 2]) const {
+  // Divides by the row sums. A row without a key becomes 0, whatever its values were. `stage` is that of the values'
+  // ring through which the output leaves, where it does.
+  __device__ __forceinline__ void operator()(const Item& item, const Finish& finish, float (&output)[tile.dv / 2],
+                                             int stage) const {
     tile::scale_rows(output, finish.inverse);
     if (__any_sync(~0u, finish.empty[0] || finish.empty[1])) {
 #pragma unroll
       for (int i = 0; i < tile.dv / 2; i++)
         if (finish.empty[(i / 2) % 2]) output[i] = 0.f;
     }
-    if constexpr (kThroughBuffer) return store_box(item, output);
+    if constexpr (kThroughBuffer)
+      return store_box(item, output, shared + offsetof(Shared, o) + warpgroup * Shared::kBytesO);
+    if constexpr (tile.output == OutputWay::values)
+      return store_box(item, output, shared + offsetof(Shared, v) + stage * Shared::kBytesV);
     const RowPlace at[2] = {place(item, 0), place(item, 1)};
     if constexpr (Source::kVarlen) {
       if (params.source.splits > 1) return store_partial(item, at, output);
@@ -127,9 +131,9 @@ struct ForwardStore {
   }
 
   // Through shared memory and the copy engine.
-  __device__ __forceinline__ void store_box(const Item& item, const float (&output)[tile.dv / 2]) const {
+  __device__ __forceinline__ void store_box(const Item& item, const float (&output)[tile.dv / 2],
+                                            std::uint32_t staging) const {
     using Rows = tile::SwizzledTile<64, tile.dv>;
-    const std::uint32_t staging = shared + offsetof(Shared, o) + warpgroup * Rows::kBytes;
     tile::store_accumulator<typename Traits::Element, 64, tile.dv>(output, staging, 16 * (threadIdx.x / 32 % 4));
     ptx::fence_proxy_async();
     meet();

@@ -36,6 +36,9 @@ class RingPosition {
   __device__ __forceinline__ void wait_full() const { ptx::mbarrier_wait(full(), parity_); }
   __device__ __forceinline__ void wait_empty() const { ptx::mbarrier_wait(empty(stage_), parity_ ^ 1); }
 
+  // For a reader: until the others are done with the tile as well.
+  __device__ __forceinline__ void wait_read() const { ptx::mbarrier_wait(empty(stage_), parity_); }
+
   __device__ __forceinline__ void advance() {
     stage_ = stage_ + 1 == stages ? 0 : stage_ + 1;
     parity_ ^= stage_ == 0;

@@ -3,6 +3,7 @@
 
 #include "cuda/ptx/arithmetic.cuh"
 #include "cuda/tile/fragment.cuh"
+#include "cuda/tile/mask.cuh"
 
 // Online softmax on an accumulator of scores. Weights are 2^(score * scale_log2 - reference): any finite reference
 // gives the exact result as long as nothing over- or underflows, so it need not be the maximum.
@@ -13,15 +14,12 @@ struct SoftmaxRows {
   float sum[2];        // this lane's part of the row's sum
 };
 
-// Turns scores into weights and gives this lane's sums of them.
-template <int count>
-__device__ __forceinline__ void weigh(float (&scores)[count], float (&sum)[2], const float (&reference)[2],
-                                      float scale_log2) {
-  float shift[2];
+// Turns elements [from, to) of the scores into weights and adds them to this lane's sums.
+template <int from, int to, int count>
+__device__ __forceinline__ void weigh_part(float (&scores)[count], float (&sum)[2], const float (&shift)[2],
+                                           float scale_log2) {
 #pragma unroll
-  for (int r = 0; r < 2; r++) shift[r] = reference[r] == -INFINITY ? 0.f : -reference[r];
-#pragma unroll
-  for (int i = 0; i < count; i += 4) {
+  for (int i = from; i < to; i += 4) {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       scores[i + 2 * r] = ptx::exp2_approx(fmaf(scores[i + 2 * r], scale_log2, shift[r]));
@@ -32,37 +30,75 @@ __device__ __forceinline__ void weigh(float (&scores)[count], float (&sum)[2], c
   }
 }
 
-// The largest value of each of the thread's rows.
-template <int count>
-__device__ __forceinline__ void row_tops(float (&top)[2], const float (&values)[count]) {
+template <int from, int to, int count>
+__device__ __forceinline__ void weigh_nothing(float (&scores)[count]) {
+  float nothing[to - from] = {};
+  ptx::pin(nothing);  // zeros known to the compiler would make it copy what follows
+#pragma unroll
+  for (int i = from; i < to; i++) scores[i] = nothing[i - from];
+}
+
+// Turns scores into weights and gives this lane's sums of them. Halves that are not seen weigh nothing.
+template <int count, class Seen = AllSeen>
+__device__ __forceinline__ void weigh(float (&scores)[count], float (&sum)[2], const float (&reference)[2],
+                                      float scale_log2, const Seen& seen = {}) {
+  float shift[2];
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    float even = fmaxf(values[2 * r], values[2 * r + 1]), odd = fmaxf(values[2 * r + 4], values[2 * r + 5]);
+    shift[r] = reference[r] == -INFINITY ? 0.f : -reference[r];
+    sum[r] = 0.f;
+  }
+  if (seen.left())
+    weigh_part<0, count / 2>(scores, sum, shift, scale_log2);
+  else
+    weigh_nothing<0, count / 2>(scores);
+  if (seen.right())
+    weigh_part<count / 2, count>(scores, sum, shift, scale_log2);
+  else
+    weigh_nothing<count / 2, count>(scores);
+}
+
+template <int from, int to, int count>
+__device__ __forceinline__ void lane_tops(float (&top)[2], const float (&values)[count]) {
 #pragma unroll
-    for (int i = 8; i < count; i += 8) {
-      even = fmaxf(even, fmaxf(values[i + 2 * r], values[i + 2 * r + 1]));
-      odd = fmaxf(odd, fmaxf(values[i + 4 + 2 * r], values[i + 5 + 2 * r]));
+  for (int r = 0; r < 2; r++) {
+    float even = fmaxf(values[from + 2 * r], values[from + 2 * r + 1]);
+    float odd = fmaxf(values[from + 4 + 2 * r], values[from + 5 + 2 * r]);
+#pragma unroll
+    for (int i = from + 8; i < to; i += 4) {
+      float& most = (i - from) % 8 == 0 ? even : odd;
+      most = fmaxf(most, fmaxf(values[i + 2 * r], values[i + 2 * r + 1]));
     }
-    top[r] = row_max(fmaxf(even, odd));
+    top[r] = fmaxf(top[r], fmaxf(even, odd));
   }
 }
 
+// The largest value of each of the thread's rows.
+template <int count, class Seen = AllSeen>
+__device__ __forceinline__ void row_tops(float (&top)[2], const float (&values)[count], const Seen& seen = {}) {
+  top[0] = top[1] = -INFINITY;
+  if (seen.left()) lane_tops<0, count / 2>(top, values);
+  if (seen.right()) lane_tops<count / 2, count>(top, values);
+  top[0] = row_max(top[0]), top[1] = row_max(top[1]);
+}
+
 // The first tile of a row.
-template <int count>
-__device__ __forceinline__ void softmax_first(float (&scores)[count], SoftmaxRows& rows, float scale_log2) {
-  row_tops(rows.reference, scores);
+template <int count, class Seen = AllSeen>
+__device__ __forceinline__ void softmax_first(float (&scores)[count], SoftmaxRows& rows, float scale_log2,
+                                              const Seen& seen = {}) {
+  row_tops(rows.reference, scores, seen);
   rows.reference[0] *= scale_log2, rows.reference[1] *= scale_log2;
-  weigh(scores, rows.sum, rows.reference, scale_log2);
+  weigh(scores, rows.sum, rows.reference, scale_log2, seen);
 }
 
 // With the rows' true maxima; right for every input. The reference moves only when some row of the warp grew by more
 // than 2^8, or by so much that one weight is about an eighth of the row's sum: such a weight becomes exactly 1, so that
 // rounding it costs nothing. Returns whether it moved: the output must then be multiplied by `factor`.
-template <int count>
+template <int count, class Seen = AllSeen>
 __device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRows& rows, float (&factor)[2],
-                                              float scale_log2) {
+                                              float scale_log2, const Seen& seen = {}) {
   float top[2], sum[2];
-  row_tops(top, scores);
+  row_tops(top, scores, seen);
   top[0] *= scale_log2, top[1] *= scale_log2;
   bool grew = false;
 #pragma unroll
@@ -80,7 +116,7 @@ __device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRow
       rows.sum[r] *= factor[r];
     }
   }
-  weigh(scores, sum, rows.reference, scale_log2);
+  weigh(scores, sum, rows.reference, scale_log2, seen);
   rows.sum[0] += sum[0], rows.sum[1] += sum[1];
   return move;
 }
