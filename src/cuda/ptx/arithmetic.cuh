@@ -44,6 +44,13 @@ __device__ __forceinline__ std::uint32_t pack<Fp16>(float low, float high) {
   return both;
 }
 
+// Two values with the further bits cut off; `low` goes to the lower half.
+__device__ __forceinline__ std::uint32_t pack_cut(float low, float high) {
+  std::uint32_t both;
+  asm("cvt.rz.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+
 // The reverse of pack, exact.
 template <class Element>
 __device__ __forceinline__ void unpack(std::uint32_t both, float& low, float& high);

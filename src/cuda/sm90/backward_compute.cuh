@@ -52,6 +52,7 @@ struct BackwardCompute {
   using Gradients = tile::SwizzledTile<tile.m, tile.n>;  // dS: query rows, keys along columns
   static constexpr int kOwnRows = 64 * 128;              // bytes of 64 rows of a slice
   static constexpr int kSlices = tile.d / 64;
+  static constexpr int kShift = weight_shift(Traits::dtype, tile);  // P is so many powers of two larger
 
   const Params& params;
   Shared& memory;
@@ -353,6 +354,10 @@ struct BackwardCompute {
   }
 
   __device__ __forceinline__ void stage_dv() {
+    if constexpr (kShift != 0) {
+      constexpr float unit = 1.f / (1 << kShift);
+      tile::scale_rows(dv, {unit, unit});
+    }
     tile::store_accumulator<Element, tile.n, tile.d>(dv, shared + offsetof(Shared, v), own_row());
   }
   __device__ __forceinline__ int own_row() const { return 64 * warpgroup + 16 * (threadIdx.x / 32 % 4); }

@@ -19,7 +19,7 @@ struct BackwardTile {
   int load_registers;  // a thread, after setmaxnreg
   int compute_registers;
   bool wide;           // backward_wide.cuh: two warpgroups share 64 keys
-  bool whole_weights;  // P before rounding is kept in fp32, else in 24 bits; not where wide
+  bool whole_weights;  // P before rounding is kept in fp32, else as what rounding leaves and 8 bits; not where wide
 
   constexpr int compute_warpgroups() const { return wide ? 2 : n / 64; }
   constexpr int threads() const { return 128 * (compute_warpgroups() + 1); }
@@ -40,23 +40,28 @@ constexpr BackwardTile backward_tile(DType dtype, int d, int dv) {
                     .wide = false,
                     .whole_weights = false};
   if ((dtype != DType::bf16 && dtype != DType::fp16) || d != dv) return {};
-  if (d == 64) {
-    // The eight further bits of tile/split.cuh are those of bf16. In fp32 P fits beside tiles of 64 queries only.
-    tile.whole_weights = dtype == DType::fp16;
-    tile.m = tile.whole_weights ? 64 : 128;
-    return tile;
-  }
-  if (d == 128 && dtype == DType::bf16) return tile;
-  // fp16 at 128 too: to keep P before rounding takes more registers there than the other kernel has.
+  if (d == 64) tile.m = 128;
+  if (d == 64 || d == 128) return tile;
   tile.n = 64;
   tile.wide = true;
-  if (d == 128 || d == 256) return tile;
+  if (d == 256) return tile;
   return {};
 }
 
-// The same for scores with a derivative, which P has to be multiplied by before it makes dS, but not for dV: 24 bits do
-// not hold both.
-constexpr BackwardTile modified_tile(DType, BackwardTile tile) { return backward_tile(DType::fp16, tile.d, tile.d); }
+// The same for scores with a derivative, which P has to be multiplied by before it makes dS, but not for dV: what is
+// kept beside the rounded P does not hold both. In fp32 P fits beside tiles of 64 queries of 64 columns only.
+constexpr BackwardTile modified_tile(DType, BackwardTile tile) {
+  tile.m = 64;
+  tile.whole_weights = tile.d == 64;
+  tile.wide = tile.d > 64;
+  if (tile.wide) tile.n = 64;
+  return tile;
+}
+
+// P is computed and rounded as so many powers of two more, where it is kept in parts (tile/split.cuh).
+constexpr int weight_shift(DType dtype, BackwardTile tile) {
+  return dtype == DType::fp16 && !tile.wide && !tile.whole_weights ? 12 : 0;
+}
 
 // dS of a step is read one step later by warpgroups that need not run in step: three tiles are alive.
 inline constexpr int kScoreGradients = 3;

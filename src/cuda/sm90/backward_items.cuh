@@ -25,7 +25,7 @@ struct BackwardItems {
       ptx::mbarrier_wait(ptx::shared_address(&memory.items.empty[slot]), (n / 2 & 1) ^ 1);
       if (n > 0) ptx::mbarrier_wait(ptx::shared_address(&memory.items.wanted), (n - 1) & 1);
       const int items = params.schedule.items;
-      const int ticket = n > 0 && params.schedule.once ? items : atomicAdd(params.rows.ticket, 1);
+      const int ticket = atomicAdd(params.rows.ticket, 1);
       if (ticket < items) {
         publish(ticket, slot);
       } else {

@@ -78,7 +78,7 @@ struct VarlenTensors {
 // What the kernels before, in the middle and after hand on. Query tiles are padded to whole ones; packed sequences
 // follow each other, each from a tile of its own (query_rows in backward_rows.hpp).
 struct BackwardRows {
-  float* lse;    // [batch or 1, heads_q, query_tiles, m], in powers of two; infinite: the row takes no part
+  float* lse;  // [batch or 1, heads_q, query_tiles, m], in powers of two, less `shift`; infinite: the row takes no part
   float* delta;  // [batch or 1, heads_q, query_tiles, m]: dLSE - rowsum(dO * O), the negative delta
   float* dq;     // [batch or 1, heads_q, query_tiles, parts, 64 x part columns in the order of accumulators], fp32
   int* turns;    // [batch or 1, heads_q, query_tiles, parts]: whose turn it is; null: nobody asks. Negative: nothing is
@@ -89,6 +89,7 @@ struct BackwardRows {
   int* ticket;   // [1]: items that have been taken
   int heads_q;
   int query_tiles;
+  int shift;  // weight_shift() of the row
 };
 
 template <class Source, class Mask, class Score>

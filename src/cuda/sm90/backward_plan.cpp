@@ -89,9 +89,10 @@ std::string decline_sizes(const BackwardRow& row, const Problem& problem) {
 // Both ask for sums in a fixed order.
 bool takes_turns(const Problem& problem) { return problem.deterministic || problem.batch_invariant; }
 
-// Queries of a key head, with gradients and sums, that 4/5 of the L2 cache keeps.
+// Queries of a key head, with gradients and sums, that half of the L2 cache keeps, or 4/5 where that is faster.
 int section_rows(const BackwardRow& row, const Problem& problem, const Device& device) {
-  return static_cast<int>(device.l2_bytes * 4 / 5 / (problem.heads_q / problem.heads_kv * row.tile.d * 8));
+  const std::int64_t bytes = row.tile.d > 64 && !takes_turns(problem) ? device.l2_bytes / 2 : device.l2_bytes * 4 / 5;
+  return static_cast<int>(bytes / (problem.heads_q / problem.heads_kv * row.tile.d * 8));
 }
 
 BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, const Device& device) {
@@ -105,9 +106,8 @@ BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, con
   schedule.items = static_cast<int>(key_tiles_of(row, problem) * problem.heads_kv);
   schedule.section_heads = 1;
   schedule.direction = takes_turns(problem) ? -1 : 1;
-  schedule.once = row.varlen || problem.head_dim != row.tile.d || head_dim_v(problem) != row.tile.d;
   if (schedule.items == 0 || problem.total_k) return schedule;
-  // Key tiles that take equally long go head by head. Else as many heads go together as fit in 4/5 of the L2 cache, so
+  // Key tiles that take equally long go head by head. Else as many heads go together as fit in the L2 cache, so
   // that the longest come first. So they do where blocks take turns: one that follows another then starts after it.
   const TileRange first = BackwardSchedule::query_tiles(band, 0, m, n);
   const TileRange last = BackwardSchedule::query_tiles(band, (schedule.key_tiles - 1) * n, m, n);
@@ -115,12 +115,15 @@ BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, con
     schedule.spread = !row.varlen;
     return schedule;
   }
-  const std::int64_t most = std::numeric_limits<int>::max() / schedule.key_tiles;
+  const std::int64_t most = std::min(pairs, std::int64_t{std::numeric_limits<int>::max() / schedule.key_tiles});
   // Few key tiles of a head at a time where they take turns and get shorter: each waits for those before it.
   const bool waits = takes_turns(problem) && first.end - first.begin != last.end - last.begin;
-  const std::int64_t apart = waits ? (device.sm_count + 7) / 8 : 1;
-  schedule.section_heads = static_cast<int>(std::clamp<std::int64_t>(
-      section_rows(row, problem, device) / problem.seqlen_q, std::min({apart, pairs, most}), std::min(pairs, most)));
+  const std::int64_t apart = std::min<std::int64_t>(waits ? (device.sm_count + 7) / 8 : 1, most);
+  std::int64_t section = std::clamp<std::int64_t>(section_rows(row, problem, device) / problem.seqlen_q, apart, most);
+  // A short last section leaves blocks without work while its long items run.
+  const std::int64_t least = takes_turns(problem) ? section : section / 2;
+  while (section > least && pairs % section != 0 && pairs % section < section / 2) section--;
+  schedule.section_heads = static_cast<int>(section);
   return schedule;
 }
 
@@ -196,6 +199,7 @@ BackwardPlan plan_backward(const BackwardRow& row, const Problem& problem, const
   plan.keys_end = some ? std::max(band.visible(band.seqlen_q - 1).end, plan.keys_begin) : plan.keys_begin;
   plan.deterministic = takes_turns(problem);
   plan.zeroed = row.tile.wide;
+  plan.shift = weight_shift(row.dtype, row.tile);
   const TensorShape dout = shape_of(problem, Operand::dout);
   const bool expanded = (dout.batch > 1 && dout.strides.batch == 0) || (dout.rows > 1 && dout.strides.seqlen == 0) ||
                         (dout.heads > 1 && dout.strides.head == 0);
@@ -208,8 +212,7 @@ Launch launch_backward(const BackwardRow& row, const Problem& problem, const Dev
   auto plan = std::make_shared<const BackwardPlan>(plan_backward(row, problem, device));
   Launch launch;
   launch.shape = {.tile = fmt::format("{}x{}, {} stages", row.tile.m, row.tile.n, row.tile.stages),
-                  .grid = plan->schedule.once ? plan->schedule.items
-                                              : std::min<std::int64_t>(plan->schedule.items, device.sm_count),
+                  .grid = std::min<std::int64_t>(plan->schedule.items, device.sm_count),
                   .threads = row.tile.threads(),
                   .shared_memory_bytes = static_cast<std::int64_t>(row.shared_bytes)};
   launch.workspace_bytes = plan->workspace.bytes;
@@ -230,6 +233,7 @@ BackwardRows backward_rows(const Problem& problem, const BackwardPlan& plan, voi
   rows.ticket = reinterpret_cast<int*>(base + at.ticket);
   rows.heads_q = static_cast<int>(problem.heads_q);
   rows.query_tiles = plan.query_tiles;
+  rows.shift = plan.shift;
   return rows;
 }
 

@@ -46,6 +46,7 @@ struct BackwardPlan {
   int keys_end;
   bool deterministic;
   bool zeroed;     // dQ's sums begin as zeros; else the first to add to a part writes it
+  int shift;       // weight_shift() of the row
   bool copy_dout;  // dO has strides that the copy engine does not take
   int capacity;    // of the list of key tiles; 0: there is none
   int section_rows;

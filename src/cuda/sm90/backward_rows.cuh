@@ -77,7 +77,7 @@ template <int m, int n, int parts>
 __device__ __forceinline__ void store_row(const BackwardRowParams& params, const PreparedRow& at, int row, float given,
                                           float dlse, float sum) {
   const bool some = at.inside && given != -INFINITY;  // else the row has no key: infinity makes every weight 0
-  params.rows.lse[row] = some ? given * kLog2e : INFINITY;
+  params.rows.lse[row] = some ? fmaf(given, kLog2e, -static_cast<float>(params.rows.shift)) : INFINITY;
   params.rows.delta[row] = some ? dlse - sum : 0.f;
   if (params.rows.turns == nullptr || at.padded_row % m != 0) return;
   const Band mask = Band::of(params.limits, at.rows.sequence.used, params.lengths.keys(at.rows.index).used);
@@ -189,7 +189,7 @@ template <int m>
 __global__ void __launch_bounds__(kSinkThreads) backward_sink(const __grid_constant__ BackwardRowParams params) {
   __shared__ double sums[kSinkThreads];
   const int head = blockIdx.x, padded = params.rows.query_tiles * m;
-  const float sink = params.sinks[head] * kLog2e;
+  const float sink = params.sinks[head] * kLog2e - static_cast<float>(params.rows.shift);
   double sum = 0;
   for (int batch = 0; batch < params.batch; batch++) {
     const int row = (batch * params.rows.heads_q + head) * padded;

@@ -28,7 +28,6 @@ struct BackwardSchedule {
   int heads;          // of keys
   int batch;
   int direction;  // 1: an item walks from its first query tile to its last; -1: the other way
-  int once;       // a block takes one item, else one after the other
   int spread;     // items of a head begin with query tiles far from each other, so that they add in different places
 
   // Where an item lies; n is the size of a tile of keys. Its queries are left to whoever knows the lengths.

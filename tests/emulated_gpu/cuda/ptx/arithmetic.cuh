@@ -27,6 +27,12 @@ inline std::uint32_t pack<Fp16>(float low, float high) {
   return fp16_from_float(low) | static_cast<std::uint32_t>(fp16_from_float(high)) << 16;
 }
 
+inline std::uint32_t fp16_cut(float value) {
+  const std::uint32_t nearest = fp16_from_float(value);
+  return std::fabs(float_from_fp16(static_cast<std::uint16_t>(nearest))) > std::fabs(value) ? nearest - 1 : nearest;
+}
+inline std::uint32_t pack_cut(float low, float high) { return fp16_cut(low) | fp16_cut(high) << 16; }
+
 template <class Element>
 void unpack(std::uint32_t both, float& low, float& high);
 template <>
