@@ -175,8 +175,8 @@ struct BackwardCompute {
   __device__ __forceinline__ void shape(int step, int query_tile) {
     const ShapedScore& score = params.score;
     if (score.cap_out > 0.f) {
-      tile::softcap(scores, score.cap_in, score.cap_out,
-                    [&](int i, float derivative) { weights_rest[i] = derivative; });
+      tile::softcap<tile.m / 2>(scores, score.cap_in, score.cap_out,
+                                [&](int i, float derivative) { weights_rest[i] = derivative; });
     } else {
       tile::scale(scores, score.raw_log2);
     }

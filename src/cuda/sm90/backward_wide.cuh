@@ -122,7 +122,7 @@ struct BackwardWide {
     if (capped()) {
       wait(memory.weights_empty, (step & 1) ^ 1);
       float four[4];
-      tile::softcap(product, score.cap_in, score.cap_out, [&](int i, float derivative) {
+      tile::softcap<32>(product, score.cap_in, score.cap_out, [&](int i, float derivative) {
         four[i % 4] = derivative;
         if (i % 4 == 3) exchange()[128 * (i / 4)] = make_float4(four[0], four[1], four[2], four[3]);
       });

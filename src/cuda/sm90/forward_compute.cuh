@@ -197,7 +197,8 @@ struct ForwardCompute {
 
   __device__ __forceinline__ void modify_scores(const Item& item, int j) {
     if (params.score.cap_in > 0.f)
-      tile::softcap(scores, params.score.cap_in, params.score.cap_out, [](int, float) {});
+      tile::softcap<(tile.d <= 128 ? tile.n / 2 : 8)>(scores, params.score.cap_in, params.score.cap_out,
+                                                      [](int, float) {});
     else
       tile::scale(scores, params.score.raw_log2);
     if (params.score.slopes == nullptr) return;

@@ -92,6 +92,7 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
 // maxima are true: they need no recovery, which halves the code that ptxas has to get through.
 constexpr ForwardTile varlen_tile(ForwardTile tile, bool modified) {
   if (modified) tile.k_stages = tile.v_stages;
+  if (modified && tile.dv == 192) tile.q_registers = false;  // else the loop spills
   tile.output = OutputWay::registers;
   tile.skip_halves = false;
   return tile;

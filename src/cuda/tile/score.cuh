@@ -35,28 +35,32 @@ __device__ __forceinline__ Tanh tanh_any(float y) {
 }
 
 // Scores to cap * tanh(score / cap), by cap_in and cap_out of ModifiedScore. keep(i, derivative) is called for each, in
-// order. All lanes take part: where a warp's scores are all small, none goes through the exponential unit.
-template <int count, class Keep>
+// order. All lanes take part: where `group` scores of every lane are small, none goes through the exponential unit.
+// Groups smaller than all need fewer registers.
+template <int group, int count, class Keep>
 __device__ __forceinline__ void softcap(float (&scores)[count], float cap_in, float cap_out, Keep&& keep) {
-  float top = 0.f;
 #pragma unroll
-  for (int i = 0; i < count; i++) {
-    scores[i] *= cap_in;
-    top = fmaxf(top, fabsf(scores[i]));
-  }
-  if (__any_sync(~0u, top > kSmallCapped)) {
+  for (int first = 0; first < count; first += group) {
+    float top = 0.f;
 #pragma unroll
-    for (int i = 0; i < count; i++) {
-      const Tanh one = tanh_any(scores[i]);
-      scores[i] = cap_out * one.value;
-      keep(i, one.derivative);
+    for (int i = first; i < first + group; i++) {
+      scores[i] *= cap_in;
+      top = fmaxf(top, fabsf(scores[i]));
     }
-  } else {
+    if (__any_sync(~0u, top > kSmallCapped)) {
 #pragma unroll
-    for (int i = 0; i < count; i++) {
-      const float value = tanh_small(scores[i]);
-      scores[i] = cap_out * value;
-      keep(i, fmaf(-value, value, 1.f));
+      for (int i = first; i < first + group; i++) {
+        const Tanh one = tanh_any(scores[i]);
+        scores[i] = cap_out * one.value;
+        keep(i, one.derivative);
+      }
+    } else {
+#pragma unroll
+      for (int i = first; i < first + group; i++) {
+        const float value = tanh_small(scores[i]);
+        scores[i] = cap_out * value;
+        keep(i, fmaf(-value, value, 1.f));
+      }
     }
   }
 }
