@@ -3,7 +3,6 @@
 
 import json
 import math
-import pathlib
 import re
 
 import records
@@ -33,12 +32,4 @@ def write(file, record):
 
 
 def read_all(folder):
-    found = []
-    for path in sorted(pathlib.Path(folder).glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                found.append(json.loads(line))
-                check(found[-1])
-            except ValueError as error:
-                raise records.RecordError(f"{path}:{number}: {error}") from None
-    return found
+    return records.read_all(folder, check)

@@ -65,7 +65,7 @@ def write(file, record):
     file.flush()
 
 
-def read(path):
+def read(path, check=check):
     """All records of one file; RecordError names the line that is none."""
     records = []
     for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8").splitlines(), 1):
@@ -80,8 +80,8 @@ def read(path):
     return records
 
 
-def read_all(folder):
-    return [record for path in sorted(pathlib.Path(folder).glob("*.jsonl")) for record in read(path)]
+def read_all(folder, check=check):
+    return [record for path in sorted(pathlib.Path(folder).glob("*.jsonl")) for record in read(path, check)]
 
 
 def geometric_mean(values):
