@@ -61,7 +61,9 @@ void backward_query(const Sequence& sequence, std::int64_t head, int query, cons
   // The oracle believes neither the lse (fp32) nor the o (rounded) that it is given, but computes its own; the naive
   // row has what every other row has: exp(lse) is the whole sum.
   SoftmaxState<Real> softmax = {static_cast<Real>(buffers.lse[lse_offset]), Real(1)};
-  if constexpr (arithmetic != Arithmetic::naive) softmax = softmax_of(row, s.p, sink);
+  // Summed in double: adding equal weights errs the same way each time, and all gradients of the row by that factor,
+  // of which nothing cancels in dsink.
+  if constexpr (arithmetic != Arithmetic::naive) softmax = softmax_of<double>(row, s.p, sink);
   if (softmax.max == nothing) return;
 
   dropout_factors(sequence, head, query, row, s.dropouts);

@@ -55,7 +55,7 @@ Real forward_head(const ProblemView& view, std::int64_t batch, std::int64_t head
       sequence.load_row(Operand::q, buffers.q, head, query, d, scratch.q);
       const ScoreRow<Real> row =
           score_row<Real>(sequence, head, query, scratch.q, scratch.k, scratch.keys, scratch.scores, nullptr);
-      const SoftmaxState<Real> softmax = softmax_of(row, scratch.scores, sink);
+      const SoftmaxState<Real> softmax = softmax_of<Real>(row, scratch.scores, sink);
       if (softmax.max != nothing) {
         Real* weights = scratch.scores;
         for (int n = 0; n < row.count; ++n) weights[n] = std::exp(weights[n] - softmax.max) / softmax.sum;

@@ -97,14 +97,14 @@ void dropout_factors(const Sequence& sequence, std::int64_t head, int query, con
 }
 
 // The row's softmax over its keys and the sink, which is -inf where there is none: weight = exp(score - max) / sum.
-template <class Real>
+template <class Sum, class Real>
 SoftmaxState<Real> softmax_of(const ScoreRow<Real>& row, const Real* scores, Real sink) {
   SoftmaxState<Real> state = SoftmaxState<Real>::empty();
   const Real top = row.max < sink ? sink : row.max;
   if (top == state.max) return state;
-  state = {top, std::exp(sink - top)};
-  for (int n = 0; n < row.count; ++n) state.sum += std::exp(scores[n] - top);
-  return state;
+  Sum sum = std::exp(sink - top);
+  for (int n = 0; n < row.count; ++n) sum += std::exp(scores[n] - top);
+  return {top, static_cast<Real>(sum)};
 }
 
 }  // namespace fattn::reference

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "fattn/error.hpp"
@@ -236,6 +237,30 @@ CaseOutputs without_delta(const CaseData& data) {
   return run_host(problem, buffers, data, "fp64", DType::fp64);
 }
 
+// What dsink adds up, share_i dout_ic o_ic over queries i and columns c of a head: there is no delta to leave out, it is
+// made of nothing else. As many numbers with chance signs: the root of the sum of their squares.
+Magnitude sink_terms(const CaseData& data) {
+  const std::int64_t heads = data.problem().heads_q;
+  const Tensor &o = data.tensor("o"), &dout = data.tensor("dout"), &lse = data.tensor("lse");
+  std::vector<double> sinks(static_cast<std::size_t>(heads)), squares(sinks.size());
+  data.tensor("sinks").get_row(0, sinks.data());
+  std::vector<double> a(static_cast<std::size_t>(o.row_elements())), b(a.size());
+  data.for_each_query_row([&](std::int64_t o_row, std::int64_t lse_row) {
+    o.get_row(o_row, a.data());
+    dout.get_row(o_row, b.data());
+    const auto head = static_cast<std::size_t>(o_row % heads);
+    double sum = 0;
+    lse.get_row(lse_row, &sum);
+    const double share = std::exp(sinks[head] - sum);
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      const double square = share * share * a[i] * a[i] * b[i] * b[i];
+      if (std::isfinite(square)) squares[head] += square;
+    }
+  });
+  const double sum = std::accumulate(squares.begin(), squares.end(), 0.0);
+  return {std::sqrt(sum / static_cast<double>(heads)), std::sqrt(*std::max_element(squares.begin(), squares.end()))};
+}
+
 }  // namespace
 
 // For gradients the terms' magnitude is the oracle's results with delta = 0, that is, without the cancellation in
@@ -247,6 +272,11 @@ std::vector<Magnitude> magnitudes(const CaseData& data, const CaseOutputs& exact
   const Problem& problem = data.problem();
   if (!is_backward(problem) || flops(problem) > kMediumFlops) return result;
   keep_largest(result, without_delta(data));
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    if (exact.tensors()[i].name() != "dsink") continue;
+    const Magnitude terms = sink_terms(data);
+    result[i] = {std::max(result[i].rms, terms.rms), std::max(result[i].max, terms.max)};
+  }
   for (int draw = 1; flops(problem) <= kTinyFlops && draw <= kMoreDraws; ++draw) {
     CaseData more = drawn_again(data, draw);
     add_forward(more);

@@ -108,6 +108,36 @@ TEST(Judgement, OneProductIsMeasuredByItsTermsNotByItsSum) {
   EXPECT_GT(least, most / 8);
 }
 
+// Equal scores: adding 95 equal weights one after the other in fp32 errs by 57 units, the same way in every row, so the
+// row has to add them better; and what is left of dsink's 384 terms is less than they are.
+TEST(Judgement, ManyEqualWeightsAndASink) {
+  const Case one =
+      parse_case("bwd b3 hq8 hk1 sq128 sk95 d128 fp32 sinks dsink align=256 v_strides=12160,128,12160,1 "
+                 "o_strides=140288,1096,136,1 | seed=457573 q_scale=0");
+  CaseData data(one.problem, cpu(1), one.data);
+  add_forward(data);
+  const CaseOutputs truth = oracle(data);
+  const std::vector<Magnitude> terms = magnitudes(data, truth);
+  const std::vector<Distance> naive_errors = yardstick(data, truth);
+  for (std::size_t i = 0; i < terms.size(); ++i) {
+    Tensor answer = truth.tensors()[i];
+    if (answer.name() != "dsink") continue;
+    const Distance own = distance(answer, answer);
+    EXPECT_GT(terms[i].max, 1.5 * own.reference_max);
+    EXPECT_LT(terms[i].max, 4 * own.reference_max);
+    // An error of what one pair of sums of 95 equal weights costs is noticed.
+    std::vector<double> spoilt = truth.tensors()[i].values();
+    for (double& value : spoilt) value *= 1 + 57 * rounding_unit(DType::fp32);
+    answer.set_values(spoilt);
+    const Bound limit = bound("dsink", one.problem, DType::fp32, naive_errors[i], terms[i]);
+    EXPECT_FALSE(passes(distance(answer, truth.tensors()[i]), limit));
+  }
+  for (const char* row : {"reference_backward_fp32", "cpu_scalar_backward"}) {
+    const CheckResult result = check(data, row);
+    EXPECT_TRUE(result.pass) << result.table();
+  }
+}
+
 TEST(Judgement, MisplacedNaNsAndInfinitiesMiss) {
   Tensor oracle("lse", DType::fp32, {1, 1, 1, 3}), result("lse", DType::fp32, {1, 1, 1, 3});
   oracle.set_values({1, -INFINITY, 2});
