@@ -218,6 +218,10 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
                        .marks_stride = plan.tile.q};
   walk_keys(work, like, at, query + rows, keys, split, scratch);
   for (int i = 0; i < rows; ++i) {
+    if (i % kPanel == 0 && writes_panel(work, batch, head, queries.begin + query, rows, i, scratch)) {
+      i += kPanel - 1;
+      continue;
+    }
     float* const row = output_row(plan, i, scratch);
     if (plan.splits > 1) {
       keep_part(work, item, i, scratch.max[i], scratch.sum[i], row);

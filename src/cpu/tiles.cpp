@@ -15,7 +15,7 @@ namespace host {
 std::vector<Tile> forward_tiles(const Blocking& blocking, bool groups) {
   std::vector<Tile> tiles;
   if (blocking.pairs) {
-    for (const int q : {1, 2, 4, 8}) {
+    for (const int q : {1, 2, 4, 8, kTallest}) {
       for (const int group : {1, 2, 4, kMostTiles}) {
         if (group == 1 || groups) tiles.push_back({q * kTileSide, kTileSide, group});
       }

@@ -40,12 +40,15 @@ inline Tile forward_tile(const Blocking& blocking, int d, int dv, std::int64_t l
   return {.q = q, .k = k};
 }
 // Operands in pairs: a third of the room holds a group of tiles of keys, the rest queries and their output.
+// Keys are packed once for all of them: with AMX and 2 MiB, 1536 queries instead of 768 are 1.04 to 1.06 times as fast
+// at d128 (1.01 causal), 1.08 times at d64 with 1024 queries in one item instead of 768 and 256.
+inline constexpr int kTallest = 16;
 inline Tile forward_pairs_tile(int d, int dv, std::int64_t l2_bytes, std::int64_t seqlen_q) {
   const std::int64_t room = l2_bytes / 4 * 3, k = kTileSide;
   Tile tile{.q = kTileSide, .k = kTileSide};
   while (tile.group < kMostTiles && (tile.group + 1) * k * (d + dv) * 2 <= room / 3) ++tile.group;
   const std::int64_t left = room - tile.group * k * (d + dv) * 2;
-  while (tile.q < 8 * kTileSide && tile.q < seqlen_q && 2 * tile.q * (2 * d + 4 * dv) <= left) tile.q *= 2;
+  while (tile.q < kTallest * kTileSide && tile.q < seqlen_q && 2 * tile.q * (2 * d + 4 * dv) <= left) tile.q *= 2;
   return tile;
 }
 inline Tile backward_tile(const Blocking& blocking, int d, int dv, std::int64_t l2_bytes) {

@@ -237,8 +237,8 @@ CaseOutputs without_delta(const CaseData& data) {
   return run_host(problem, buffers, data, "fp64", DType::fp64);
 }
 
-// What dsink adds up, share_i dout_ic o_ic over queries i and columns c of a head: there is no delta to leave out, it is
-// made of nothing else. As many numbers with chance signs: the root of the sum of their squares.
+// What dsink adds up, share_i dout_ic o_ic over queries i and columns c of a head: there is no delta to leave out, it
+// is made of nothing else. As many numbers with chance signs: the root of the sum of their squares.
 Magnitude sink_terms(const CaseData& data) {
   const std::int64_t heads = data.problem().heads_q;
   const Tensor &o = data.tensor("o"), &dout = data.tensor("dout"), &lse = data.tensor("lse");

@@ -25,9 +25,14 @@ inline void transposed_any(const std::uint16_t* rows, std::int64_t stride, int c
   pack_columns({rows, stride}, count, columns, out, out_stride);
 }
 
+inline void weights_any(const float* first, const float* second, int count, std::uint16_t* pairs) {
+  for (int i = 0; i < count; i += kLanes)
+    store_bits(pairs + 2 * i, pairs_of_weights(load(first + i), load(second + i)));
+}
+
 inline constexpr PairKernels pair_kernels(const char* name) {
   return {name,     kBlockRows,     product_any, copy_rows_any, columns_any,
-          rows_any, transposed_any, round_rows,  round_columns};
+          rows_any, transposed_any, round_rows,  round_columns, weights_any};
 }
 
 }  // namespace fattn::host::FATTN_TARGET

@@ -140,6 +140,28 @@ TEST_P(PairKernelTest, RoundsToNearestEven) {
   }
 }
 
+// To the nearest, either way where two are: within half a unit, in the order of pairs, and what bf16 holds stays.
+TEST_P(PairKernelTest, WeightsAreRoundedToTheNearest) {
+  std::mt19937 random(11);
+  const int count = 4096;
+  std::vector<float> values[2];
+  for (std::vector<float>& side : values) {
+    for (int i = 0; i < count; ++i) {
+      const unsigned exponent = 1 + static_cast<unsigned>(random()) % 134, mantissa = static_cast<unsigned>(random());
+      const unsigned kinds[] = {mantissa & 0x7fffff, 0x8000, 0x18000, 0x7f0000, 0x7fffff, 0x7f7fff};
+      side.push_back(detail::float_of(exponent << 23 | kinds[i % 6]));
+    }
+    side[0] = 0, side[1] = 1, side[2] = 256;
+  }
+  Elements pairs_out(size(2 * count));
+  pairs().weights(values[0].data(), values[1].data(), count, pairs_out.data());
+  for (int i = 0; i < 2 * count; ++i) {
+    const float exact = values[i % 2][size(i / 2)], rounded = float_from_bf16(pairs_out[size(i)]);
+    const float nearest = float_from_bf16(bf16_from_float(exact));
+    ASSERT_EQ(std::fabs(rounded - exact), std::fabs(nearest - exact)) << exact << " became " << rounded;
+  }
+}
+
 std::string kernels_name(const testing::TestParamInfo<const PairKernels*>& tested) {
   constexpr const char* kNames[] = {"amx_emulated", "avx512_bf16", "amx"};
   return kNames[tested.index];

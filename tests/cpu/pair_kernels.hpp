@@ -22,6 +22,7 @@ struct PairKernels {
   void (*round_rows)(const float* values, std::int64_t stride, int rows, int columns, std::uint16_t* out);
   void (*round_columns)(const float* values, std::int64_t stride, int rows, int columns, std::uint16_t* out,
                         std::int64_t out_stride);
+  void (*weights)(const float* first, const float* second, int count, std::uint16_t* pairs);
 };
 
 extern const PairKernels kEmulatedPairKernels, kAvx512PairKernels, kAmxPairKernels;

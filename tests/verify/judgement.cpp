@@ -111,9 +111,9 @@ TEST(Judgement, OneProductIsMeasuredByItsTermsNotByItsSum) {
 // Equal scores: adding 95 equal weights one after the other in fp32 errs by 57 units, the same way in every row, so the
 // row has to add them better; and what is left of dsink's 384 terms is less than they are.
 TEST(Judgement, ManyEqualWeightsAndASink) {
-  const Case one =
-      parse_case("bwd b3 hq8 hk1 sq128 sk95 d128 fp32 sinks dsink align=256 v_strides=12160,128,12160,1 "
-                 "o_strides=140288,1096,136,1 | seed=457573 q_scale=0");
+  const Case one = parse_case(
+      "bwd b3 hq8 hk1 sq128 sk95 d128 fp32 sinks dsink align=256 v_strides=12160,128,12160,1 "
+      "o_strides=140288,1096,136,1 | seed=457573 q_scale=0");
   CaseData data(one.problem, cpu(1), one.data);
   add_forward(data);
   const CaseOutputs truth = oracle(data);

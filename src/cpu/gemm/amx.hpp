@@ -15,6 +15,8 @@ inline constexpr const char* kKernelText = "bf16 AMX, 16x32 kernel";
 
 namespace fattn::host::FATTN_TARGET {
 
+inline Vec pairs_of_weights(Vec a, Vec b) { return integer_pairs_of(a, b); }
+
 // The compiler does not know which memory tiles are loaded from and stored to.
 #define FATTN_MEMORY_BARRIER __asm__ volatile("" ::: "memory")
 

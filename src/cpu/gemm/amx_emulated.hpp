@@ -15,6 +15,8 @@ inline constexpr const char* kKernelText = "bf16 AMX in plain code, 16x32 kernel
 
 namespace fattn::host::FATTN_TARGET {
 
+inline Vec pairs_of_weights(Vec a, Vec b) { return integer_pairs_of(a, b); }
+
 // Nothing to configure.
 class Tiles {
  public:

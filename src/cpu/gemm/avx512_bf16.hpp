@@ -16,6 +16,8 @@ inline constexpr const char* kKernelText = "bf16 AVX-512 dot products, 12x32 ker
 
 namespace fattn::host::FATTN_TARGET {
 
+inline Vec pairs_of_weights(Vec a, Vec b) { return pairs_of(a, b); }
+
 // Nothing to configure.
 class Tiles {
  public:

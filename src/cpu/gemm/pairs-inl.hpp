@@ -7,7 +7,8 @@
 // right side as [depth / 2][kPanel][2]. Rows, columns and depths are padded with zeros to multiples of 32. A target
 // adds
 //
-//   product<into>    c = a b  or  c += a b  for one panel of b
+//   product<into>      c = a b  or  c += a b  for one panel of b
+//   pairs_of_weights   two vectors of weights, rounded, whose NaN may be lost: their sum has it
 //
 // which lets `between` do something after each tile instruction if the target has tiles; turns() says how many there
 // are.

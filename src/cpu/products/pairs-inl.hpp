@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "cpu/score-inl.hpp"
+
 // The matrix products of both passes for targets that multiply bf16 in pairs (gemm/pairs-inl.hpp). The functions are
 // those of products/vector-inl.hpp. Weights stay fp32 until they are paired, O is held transposed: [panel][dv][kPanel].
 namespace fattn::host::FATTN_TARGET {
@@ -25,6 +27,7 @@ inline void begin_item(const ForwardPlan& plan, const RowsSource& q, const Forwa
     RowsSource panel = q;
     panel.data = static_cast<const std::uint16_t*>(q.data) + row * q.row_stride;
     panel.rows = min_of(kPanel, q.rows - row);
+    fetch_rows(q, row + kPanel, row + 2 * kPanel);
     const PairRows rows = padded_rows(panel, kPanel, d, pairs(scratch.copy));
     pack_pairs_of_columns(rows, d, pairs(scratch.q) + std::int64_t{row} * d);
   }
@@ -83,7 +86,7 @@ void output_of_unit(const ForwardPlan& plan, const Unit& unit, const ForwardScra
     return;
   }
   bool same = true;
-  for (int j = 0; j < kPanel; ++j) same = same && unit.factor[j] == 1.0f;
+  for (int j = 0; j < kPanel; j += kLanes) same = same && all(load(unit.factor + j) == splat(1.0f));
   if (!same) {
     for (int j = 0; j < kPanel; j += kLanes) {
       const Vec factor = load(unit.factor + j);
@@ -107,6 +110,60 @@ inline float* output_row(const ForwardPlan& plan, int i, const ForwardScratch& s
     }
   }
   return scratch.rows + std::int64_t{i % kPanel} * dv;
+}
+
+// Rows [row, row + kPanel) of an item whose first is `first`: divided while they are held transposed, and stored as
+// they become rows. False where something is left to write_row(): a sink, parts of the keys, a row without a key.
+template <DType dtype>
+void store_panel(const ForwardWork& work, const float* from, const float* factors, std::int64_t batch,
+                 std::int64_t head, std::int64_t at, int rows) {
+  const ForwardPlan& plan = work.plan;
+  for (int j = 0; j < rows; j += kLanes) {
+    const Vec factor = load(factors + j);
+    for (int column = 0; column < plan.geometry.dv; column += kLanes) {
+      Vec block[kLanes];
+      FATTN_UNROLL(16)
+      for (int i = 0; i < kLanes; ++i) block[i] = load(from + (column + i) * kPanel + j) * factor;
+      transpose(block);
+      for (int i = 0; i < min_of(kLanes, rows - j); ++i) {
+        auto* const to =
+            static_cast<typename Format<dtype>::Element*>(plan.o.at(work.buffers.o, batch, at + j + i, head));
+        Format<dtype>::store(to + column, block[i]);
+      }
+    }
+  }
+}
+inline bool writes_panel(const ForwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t first, int rows,
+                         int row, const ForwardScratch& scratch) {
+  const ForwardPlan& plan = work.plan;
+  const Geometry& g = plan.geometry;
+  if (plan.splits > 1 || g.problem.sinks || g.dv % kLanes != 0) return false;
+  const int count = min_of(kPanel, rows - row);
+  bool seen = true;
+  for (int i = row; i < row + count; ++i) seen = seen && scratch.max[i] != -kInfinity;
+  if (!seen) return false;
+  // The next panel's rows are far apart, and will be written.
+  for (int i = row + kPanel; i < min_of(rows, row + 2 * kPanel); ++i) {
+    const char* const to = static_cast<const char*>(plan.o.at(work.buffers.o, batch, first + i, head));
+    for (int byte = 0; byte < g.dv * plan.o.element_bytes; byte += 64) __builtin_prefetch(to + byte, 1, 3);
+  }
+  float factors[kPanel];
+  for (int i = 0; i < kPanel; i += kLanes) store(factors + i, splat(g.dropout.factor) / load(scratch.sum + row + i));
+  const float* const from = scratch.o + std::int64_t{row} * padded(g.dv);
+  const std::int64_t at = first + row;
+  if (g.problem.return_lse) {
+    for (int i = 0; i < count; ++i) {
+      const double top = static_cast<double>(scratch.max[row + i]) * (g.plain ? static_cast<double>(g.scale) : 1.0);
+      const double sum = __builtin_log(static_cast<double>(scratch.sum[row + i]));
+      work.buffers.lse[g.lse_offset(batch, at + i, head)] = static_cast<float>(top + sum);
+    }
+  }
+  switch (plan.o.dtype) {
+    case DType::bf16: store_panel<DType::bf16>(work, from, factors, batch, head, at, count); break;
+    case DType::fp16: store_panel<DType::fp16>(work, from, factors, batch, head, at, count); break;
+    default: store_panel<DType::fp32>(work, from, factors, batch, head, at, count);
+  }
+  return true;
 }
 
 // sum[i] = a row i . b row i for one panel of rows: the diagonal of the product that dP comes from, so that dP - delta

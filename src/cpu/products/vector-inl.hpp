@@ -50,6 +50,12 @@ inline float* output_row(const ForwardPlan& plan, int i, const ForwardScratch& s
   return scratch.o + std::int64_t{i} * round_up(plan.geometry.dv, kPanel);
 }
 
+// Rows lie as they are written; nothing is won by a panel at a time.
+inline bool writes_panel(const ForwardWork&, std::int64_t, std::int64_t, std::int64_t, int, int,
+                         const ForwardScratch&) {
+  return false;
+}
+
 // sum[i] = a row i . b row i for one panel of rows, in the order in which qk() sums: where o is a row of v, because the
 // query sees one key, dP - delta is then exactly 0.
 inline void dot_panel(const RowsSource& a, const RowsSource& b, float* packed, float* sum) {

@@ -53,7 +53,7 @@ class Weights {
       for (int j = 0; j < kPanelVecs; ++j) {
         const Vec x = exp2_of_weight(fma(load(from_ + j * kLanes), scale_, shift_[j]));
         total_[j] = total_[j] + x;
-        store_bits(to_ + j * kLanes, pairs_of(kept(x, 0, j), zero()));
+        store_bits(to_ + j * kLanes, pairs_of_weights(kept(x, 0, j), zero()));
       }
       ++row, to_ += kPanel;
     }
@@ -78,7 +78,7 @@ class Weights {
       FATTN_UNROLL(32)
       for (int j = 0; j < kPanelVecs; ++j) {
         const Vec first = kept(x[row * kPanelVecs + j], row, j);
-        store_bits(to_ + j * kLanes, pairs_of(first, kept(x[(row + 1) * kPanelVecs + j], row + 1, j)));
+        store_bits(to_ + j * kLanes, pairs_of_weights(first, kept(x[(row + 1) * kPanelVecs + j], row + 1, j)));
       }
       to_ += kPanel;
     }

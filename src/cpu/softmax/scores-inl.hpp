@@ -57,12 +57,15 @@ class RowsAhead {
 inline Share share_of_panel(const ScoreTile& tile, const ForwardScratch& scratch, int panel) {
   bool any = true, all = true;
   if (tile.masked) {
-    any = false;
-    const int end = tile.key + tile.keys;
-    for (int i = panel * kPanel; i < min_of((panel + 1) * kPanel, tile.rows); ++i) {
-      any = any || (scratch.first[i] < end && scratch.last[i] > tile.key);
-      all = all && scratch.first[i] <= tile.key && scratch.last[i] >= end;
+    // Without branches, so that the compiler makes vectors of it.
+    const int end = tile.key + tile.keys, row = panel * kPanel;
+    int some_see = 0, all_see = 1;
+    for (int i = row; i < row + min_of(kPanel, tile.rows - row); ++i) {
+      const int first = scratch.first[i], last = scratch.last[i];
+      some_see |= static_cast<int>(first < end) & static_cast<int>(last > tile.key);
+      all_see &= static_cast<int>(first <= tile.key) & static_cast<int>(last >= end);
     }
+    any = some_see != 0, all = all_see != 0;
   }
   if (any && tile.marks != nullptr) {
     const int* line = tile.marks + panel * kPanel;

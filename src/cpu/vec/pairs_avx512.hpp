@@ -22,6 +22,17 @@ inline Vec pairs_of(Vec a, Vec b) {
   return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(order, reinterpret_cast<const __m512i&>(both)))};
 }
 
+// Weights, rounded by integers: ties go up, and subnormals are left to the products. For processors on which the
+// conversion is slow. NaN may be lost; whose sum is NaN needs no weights.
+inline Vec integer_pairs_of(Vec a, Vec b) {
+  const __m512i half = _mm512_set1_epi32(0x8000);
+  const __m512i low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(a.v), half), 16);
+  const __m512i high = _mm512_add_epi32(_mm512_castps_si512(b.v), half);
+  constexpr int kSecondWhereThirdElseFirst = 0xd8;
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(low, high, upper, kSecondWhereThirdElseFirst))};
+}
+
 // `count` vectors, rounded, one after the other.
 template <int count>
 inline void store_rounded(std::uint16_t* p, const Vec (&row)[count]) {

@@ -23,6 +23,13 @@ inline Vec pairs_of(Vec a, Vec b) {
   return {__builtin_bit_cast(float, bf16_from_float(a.v) | static_cast<std::uint32_t>(bf16_from_float(b.v)) << 16)};
 }
 
+// Weights, rounded as on AMX: ties go up.
+inline Vec integer_pairs_of(Vec a, Vec b) {
+  const std::uint32_t low = __builtin_bit_cast(std::uint32_t, a.v) + 0x8000u;
+  const std::uint32_t high = __builtin_bit_cast(std::uint32_t, b.v) + 0x8000u;
+  return {__builtin_bit_cast(float, low >> 16 | (high & 0xffff0000u))};
+}
+
 // `count` vectors, rounded, one after the other.
 template <int count>
 inline void store_rounded(std::uint16_t* p, const Vec (&row)[count]) {
