@@ -26,6 +26,19 @@ __device__ __forceinline__ void store_shared(std::uint32_t to, std::uint32_t val
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
 }
 
+// Messages between threads of a block: what a thread did before it stored a value is seen by whoever reads that.
+__device__ __forceinline__ void store_shared_release(std::uint32_t to, std::uint32_t value) {
+  asm volatile("st.release.cta.shared.u32 [%0], %1;" ::"r"(to), "r"(value) : "memory");
+}
+__device__ __forceinline__ std::uint32_t load_shared_acquire(std::uint32_t from) {
+  std::uint32_t value;
+  asm volatile("ld.acquire.cta.shared.u32 %0, [%1];" : "=r"(value) : "r"(from) : "memory");
+  return value;
+}
+
+// Leaves the processor to others for a moment.
+__device__ __forceinline__ void pause() { asm volatile("nanosleep.u32 64;" ::: "memory"); }
+
 // 16 bytes of zeros.
 __device__ __forceinline__ void clear_shared_16(std::uint32_t to) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");

@@ -10,6 +10,7 @@
 #include "cuda/sm90/backward_load.cuh"
 #include "cuda/sm90/backward_params.hpp"
 #include "cuda/sm90/backward_store.cuh"
+#include "cuda/sm90/backward_turns.cuh"
 #include "cuda/sm90/backward_varlen.cuh"
 #include "cuda/sm90/backward_wide.cuh"
 
@@ -24,7 +25,7 @@ __device__ __forceinline__ void init_barriers(Shared& memory) {
   const auto init = [](std::uint64_t& barrier, int arrivals) {
     ptx::mbarrier_init(ptx::shared_address(&barrier), arrivals);
   };
-  constexpr int parts = tile.compute_warpgroups();  // of dQ, each with a thread of its own
+  constexpr int parts = tile.compute_warpgroups();  // of dQ: as many threads add them
   for (std::uint64_t& barrier : memory.items.full) init(barrier, 1);
   for (std::uint64_t& barrier : memory.items.empty) init(barrier, 1 + parts + warps);
   init(memory.items.wanted, 1);
@@ -43,6 +44,7 @@ __device__ __forceinline__ void init_barriers(Shared& memory) {
     for (std::uint64_t& barrier : memory.ds_full) init(barrier, warps);
     for (std::uint64_t& barrier : memory.dq_full) init(barrier, 4);
     for (std::uint64_t& barrier : memory.dq_empty) init(barrier, 1);
+    memory.added = 0;
   }
   ptx::fence_mbarrier_init();
 }
@@ -73,8 +75,12 @@ __global__ void __launch_bounds__(Traits::tile.threads(), 1)
       BackwardItems<Traits>{params, memory}.run();
     } else if constexpr (tile.wide) {
       BackwardTurns<Traits>{params, memory, warp - 1}.run();
+    } else if (!params.rows.in_turn) {
+      BackwardAdd<Traits>{params, memory, warp - 1}.run();
+    } else if (warp == 1) {
+      BackwardAddInTurn<Traits>{params, memory}.run();
     } else {
-      BackwardAdd<Traits>{params, memory, shared, warp - 1}.run();
+      BackwardPassTurns<Traits>{params, memory}.run();
     }
   } else {
     ptx::setmaxnreg_inc<tile.compute_registers>();

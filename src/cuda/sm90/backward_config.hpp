@@ -104,6 +104,7 @@ struct BackwardShared {
   std::uint64_t ds_full[kScoreGradients];  // all computing warps have written theirs
   std::uint64_t dq_full[kParts];
   std::uint64_t dq_empty[kParts];
+  int added;  // in turn: rounds whose additions to dQ are complete
 };
 
 // The same for wide heads.

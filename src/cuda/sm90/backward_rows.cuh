@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(kRowThreads) backward_finish(const __grid_cons
   const QueryRows at = query_rows(params.lengths, batch, first / m, m);
   const float4* const sums = reinterpret_cast<const float4*>(params.rows.dq) + static_cast<long long>(block) * 16 * d;
   // No key tile has visited the rows: nobody has written their sums.
-  const bool some = params.rows.zeroed || params.rows.turns[block * (64 * parts / m)] >= 0;
+  const bool some = params.rows.zeroed || params.rows.turns[block / (m / 64) * parts] >= 0;
 #pragma unroll
   for (int k = 0; k < 16 * d / kRowThreads; k++) {
     const int index = k * kRowThreads + threadIdx.x, thread = index % 128, chunk = index / 128;

@@ -7,7 +7,7 @@
 namespace fattn::gpu::ptx {
 
 inline void fence_proxy_async() { emulated_gpu::fence_async(); }
-inline void fence_proxy_async_all() { emulated_gpu::fence_async(); }
+inline void fence_proxy_async_global() { emulated_gpu::fence_async(); }
 inline void fence_mbarrier_init() {}
 
 }  // namespace fattn::gpu::ptx

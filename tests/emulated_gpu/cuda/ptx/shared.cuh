@@ -31,6 +31,9 @@ inline void store_shared_4(std::uint32_t to, float a, float b, float c, float d)
   store_shared_as(to, float4{a, b, c, d});
 }
 inline void store_shared(std::uint32_t to, std::uint32_t value) { store_shared_as(to, value); }
+inline void store_shared_release(std::uint32_t to, std::uint32_t value) { store_shared_as(to, value); }
+inline std::uint32_t load_shared_acquire(std::uint32_t from) { return load_shared(from); }
+inline void pause() { emulated_gpu::spin(); }
 inline void clear_shared_16(std::uint32_t to) { store_shared_as(to, float4{}); }
 
 }  // namespace fattn::gpu::ptx
