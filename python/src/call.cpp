@@ -78,14 +78,24 @@ Shape rows_of(const Array& array) {
   return shape;
 }
 
+// Packed tensors have cu_seqlens, others do not.
+void require_packing(const Array& array, const char* cu_name, bool given) {
+  const std::string shape = std::string(array.name) + " of shape " + shape_text(array.shape.data(), array.rank);
+  if (array.rank == 3 && !given) {
+    refuse(shape + " is packed, (total, heads, head_dim), and " + cu_name +
+           " is None; nearest: (batch, seqlen, heads, head_dim), or attention_varlen with int32 " + cu_name);
+  }
+  if (array.rank != 3 && given) refuse(shape + " is not packed and " + cu_name + " is given; nearest: None");
+}
+
 void check_packing(const Array& q, const Array& k, Sides& sides) {
   const bool packed_q = q.rank == 3, packed_k = k.rank == 3;
   if (!packed_q && !packed_k) {
     if (!sides.has(kCuQ) && !sides.has(kCuK)) return;
     refuse("cu_seqlens goes with packed tensors (total, heads, head_dim); nearest: attention_varlen");
   }
-  if (sides.has(kCuQ) != packed_q || sides.has(kCuK) != packed_k)
-    refuse("packed tensors (total, heads, head_dim) need cu_seqlens, others do not take it");
+  require_packing(q, kSideNames[kCuQ], sides.has(kCuQ));
+  require_packing(k, kSideNames[kCuK], sides.has(kCuK));
   const Array& cu = sides.tensor[packed_q ? kCuQ : kCuK].array;
   sides.batch = cu.rank == 1 ? cu.shape[0] - 1 : 0;
   if (sides.batch < 1) {
@@ -234,9 +244,7 @@ Prepared make(const Call& call, const std::string& kernel) {
   Problem& p = request.problem;
   p.pass = call.backward ? Pass::backward : Pass::forward;
   const auto dtype = dtype_of(call.q.element);
-  if (!dtype) {
-    throw nb::type_error(("q has dtype " + printed(call.q.object.attr("dtype")) + "; nearest: torch.bfloat16").c_str());
-  }
+  if (!dtype) refuse_dtype(call.q);
   p.dtype = *dtype;
   call.options.apply(p);
   const Array &q = call.q.array, &k = call.k.array, &v = call.v.array;

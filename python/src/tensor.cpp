@@ -164,9 +164,14 @@ void require_side(const Tensor& tensor, Element element, int device, std::initia
   }
 }
 
+void refuse_dtype(const Tensor& q) {
+  throw nb::type_error(("q has dtype " + printed(q.object.attr("dtype")) + "; nearest: torch.bfloat16").c_str());
+}
+
 void require_alike(const Tensor& tensor, const Tensor& q) {
   const std::string name = tensor.array.name;
   if (tensor.element != q.element) {
+    if (!dtype_of(q.element)) refuse_dtype(q);  // what q has is nothing to become alike to
     const std::string dtype = printed(q.object.attr("dtype"));
     throw nb::type_error(
         (name + " has dtype " + printed(tensor.object.attr("dtype")) + " and q has " + dtype + "; nearest: " + dtype)

@@ -44,6 +44,8 @@ struct Shape {
   std::array<std::int64_t, 4> extent;
 };
 void require_side(const Tensor& tensor, Element element, int device, std::initializer_list<Shape> shapes);
+// Throws: this dtype of q has no kernel.
+[[noreturn]] void refuse_dtype(const Tensor& q);
 // q, k, v and what has their dtype.
 void require_alike(const Tensor& tensor, const Tensor& q);
 

@@ -305,6 +305,7 @@ def good(device):
 
 @pytest.mark.parametrize("kind, text, change, options", [
     (TypeError, "k has dtype", lambda q, k, v: (q, k.half(), v), {}),
+    (TypeError, "q has dtype torch.complex64; nearest: torch.bfloat16", lambda q, k, v: (q.to(torch.complex64), k, v), {}),
     (TypeError, "q has dtype torch.int32", lambda q, k, v: (q.int(), k.int(), v.int()), {}),
     (ValueError, "head_dim must be the same", lambda q, k, v: (q, k[..., :16], v), {}),
     (ValueError, "seqlen must be the same", lambda q, k, v: (q, k, v[:, :10]), {}),
@@ -312,7 +313,8 @@ def good(device):
     (ValueError, r"\.contiguous\(\)", lambda q, k, v: (q.transpose(1, 3).contiguous().transpose(1, 3), k, v), {}),
     (ValueError, "softmax_scale = nan", lambda q, k, v: (q, k, v), {"softmax_scale": float("nan")}),
     (ValueError, "chunk = -3", lambda q, k, v: (q, k, v), {"chunk": -3}),
-    (ValueError, "cu_seqlens", lambda q, k, v: (q[0], k[0], v[0]), {}),
+    (ValueError, r"q of shape \(20, 4, 32\) is packed, .* and cu_seqlens_q is None", lambda q, k, v: (q[0], k[0], v[0]), {}),
+    (ValueError, r"k of shape \(20, 2, 32\) is packed, .* nearest: \(batch, seqlen", lambda q, k, v: (q, k[0], v[0]), {}),
     (TypeError, "seqused_k has dtype torch.int64", lambda q, k, v: (q, k, v), {"seqused_k": torch.tensor([3, 4])}),
     (ValueError, "is on meta", lambda q, k, v: (q, k.to("meta"), v), {}),
     (ValueError, "kernel", lambda q, k, v: (q, k, v), {"kernel": "no_such_row"}),
@@ -354,6 +356,8 @@ def test_lengths_in_a_wrong_place(device):
         door.attention_varlen(q, k, v, [0, 8, 20], cu, 12, 12)
     with pytest.raises(TypeError, match="cu_seqlens_k has dtype torch.int64"):
         door.attention_varlen(q, k, v, cu, cu.long(), 12, 12)
+    with pytest.raises(ValueError, match="q of shape .* is not packed and cu_seqlens_q is given; nearest: None"):
+        door.attention_varlen(q[None], k, v, cu, cu, 12, 12)
 
 
 def test_lengths_beyond_the_tensor_are_refused():
