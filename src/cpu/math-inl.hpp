@@ -25,9 +25,10 @@ inline Vec exp2(Vec x) {
   return times_power_of_two(p, whole);
 }
 
-// 2^x for x < 100, NaN and -infinity, 2^0 exactly; |relative error| < 1e-7, and one rounding. For weights that are
-// rounded to 16 bits. Step by step for all of them: one after the other they would fill the processor's scheduler with
-// instructions that wait.
+// 2^x for x < 100, NaN and -infinity; |relative error| < 1e-7, and one rounding; exact for whole x. For weights that
+// are rounded to 16 bits. The polynomial is that of [0, 1], exact at both ends, so that the whole part needs no
+// instruction where times_power_of_two() rounds down. Step by step for all of them: one after the other they would fill
+// the processor's scheduler with instructions that wait.
 template <int count>
 FATTN_INLINE void exp2_of_weights(Vec (&x)[count]) {
   constexpr float kUp = kPowerHeadroom;
@@ -38,13 +39,13 @@ FATTN_INLINE void exp2_of_weights(Vec (&x)[count]) {
     whole[i] = at.whole, x[i] = at.fraction;
   }
   FATTN_UNROLL(16)
-  for (int i = 0; i < count; ++i) p[i] = fma(splat(kUp * 0.00132647273f), x[i], splat(kUp * 0.00967151273f));
+  for (int i = 0; i < count; ++i) p[i] = fma(splat(kUp * 0.00187931864871f), x[i], splat(kUp * 0.00899099509533f));
   FATTN_UNROLL(16)
-  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.0555073374f));
+  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.0558186759616f));
   FATTN_UNROLL(16)
-  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.240222421f));
+  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.240159271465f));
   FATTN_UNROLL(16)
-  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.693146978f));
+  for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp * 0.69315173883f));
   FATTN_UNROLL(16)
   for (int i = 0; i < count; ++i) p[i] = fma(p[i], x[i], splat(kUp));
   FATTN_UNROLL(16)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "cpu/math-inl.hpp"
+
 namespace fattn::host::FATTN_TARGET {
 
 inline void product_any(bool add, const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
@@ -30,9 +32,13 @@ inline void weights_any(const float* first, const float* second, int count, std:
     store_bits(pairs + 2 * i, pairs_of_weights(load(first + i), load(second + i)));
 }
 
+inline void exp2_any(float* values, int count) {
+  for (int i = 0; i < count; i += kLanes) store(values + i, exp2_of_weight(load(values + i)));
+}
+
 inline constexpr PairKernels pair_kernels(const char* name) {
-  return {name,     kBlockRows,     product_any, copy_rows_any, columns_any,
-          rows_any, transposed_any, round_rows,  round_columns, weights_any};
+  return {name,           kBlockRows, product_any,   copy_rows_any, columns_any, rows_any,
+          transposed_any, round_rows, round_columns, weights_any,   exp2_any};
 }
 
 }  // namespace fattn::host::FATTN_TARGET

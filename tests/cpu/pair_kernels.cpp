@@ -162,6 +162,24 @@ TEST_P(PairKernelTest, WeightsAreRoundedToTheNearest) {
   }
 }
 
+TEST_P(PairKernelTest, WeightsAreExact) {
+  std::vector<float> x = {0, -0.0f, -INFINITY, -1000, NAN, -1e-9f, 1e-9f, -126, -130, 99.5f};
+  for (int i = -126; i < 64; ++i) x.push_back(static_cast<float>(i));
+  std::mt19937 random(13);
+  std::uniform_real_distribution<float> any(-126, 60), near(-2, 1);
+  while (x.size() < (1u << 18)) x.push_back(x.size() % 2 == 0 ? any(random) : near(random));
+  std::vector<float> y = x;
+  pairs().exp2_of_weights(y.data(), static_cast<int>(y.size()));
+  EXPECT_TRUE(std::isnan(y[4]));
+  EXPECT_EQ(y[8], 0x1p-130f);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (i == 4 || i == 8) continue;
+    const double exact = x[i] < -200 ? 0 : std::exp2(static_cast<double>(x[i]));
+    const double off = x[i] == std::floor(x[i]) ? 0 : 2.2e-7 * exact;
+    ASSERT_LE(std::fabs(static_cast<double>(y[i]) - exact), off) << x[i];
+  }
+}
+
 std::string kernels_name(const testing::TestParamInfo<const PairKernels*>& tested) {
   constexpr const char* kNames[] = {"amx_emulated", "avx512_bf16", "amx"};
   return kNames[tested.index];

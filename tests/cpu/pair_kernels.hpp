@@ -23,6 +23,7 @@ struct PairKernels {
   void (*round_columns)(const float* values, std::int64_t stride, int rows, int columns, std::uint16_t* out,
                         std::int64_t out_stride);
   void (*weights)(const float* first, const float* second, int count, std::uint16_t* pairs);
+  void (*exp2_of_weights)(float* values, int count);
 };
 
 extern const PairKernels kEmulatedPairKernels, kAvx512PairKernels, kAmxPairKernels;

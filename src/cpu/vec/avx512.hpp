@@ -58,14 +58,11 @@ inline Vec to_float(IntVec a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline constexpr float kPowerHeadroom = 1;
 inline Vec times_power_of_two(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 
-// x = whole + fraction, fraction in [-1/2, 1/2]. Infinity is whole.
+// x = whole + fraction, fraction in [0, 1]. Infinity is whole; what times_power_of_two() rounds down stays as it is.
 struct Split {
   Vec whole, fraction;
 };
-inline Split split(Vec x) {
-  const __m512 fraction = _mm512_reduce_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  return {{_mm512_sub_ps(x.v, fraction)}, {fraction}};
-}
+inline Split split(Vec x) { return {x, {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}}; }
 
 inline float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
 inline Vec sums(const Vec (&a)[kLanes]) {

@@ -62,13 +62,13 @@ inline Vec times_power_of_two(Vec a, Vec n) {
   return {(n.v < -150.0f ? 0.0f : scaled) * (1 / kPowerHeadroom)};
 }
 
-// x = whole + fraction, fraction in [-1/2, 1/2], for x < 100; what is below -151 is taken as that.
+// x = whole + fraction, fraction in [0, 1], for x < 100; what is below -151 is taken as that.
 struct Split {
   Vec whole, fraction;
 };
 inline Split split(Vec x) {
   const Vec bounded = max(splat(-151.0f), x);
-  const Vec whole = round(bounded);
+  const Vec whole = {__builtin_floorf(bounded.v)};
   return {whole, bounded - whole};
 }
 
