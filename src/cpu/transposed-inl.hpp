@@ -43,6 +43,8 @@ class Gradients {
     credit_ -= turns_;
     pair();
   }
+  static constexpr bool kRegular = false;
+  void go() {}
   int left() const { return left_; }
 
   // What is left; then zeros up to whole pairs of tiles.

@@ -55,11 +55,12 @@ class Tiles {
       _tile_stream_loadd(4, a + step * kPairDepth, a_bytes);                                        \
       _tile_loadd(6, b + step * b_step, b_bytes);                                                   \
       _tile_dpbf16ps(left_sum, 4, 6);                                                               \
-      work.turn();                                                                                  \
+      period == 0 ? work.turn() : work.go();                                                        \
       if (before != nullptr && step == 0) _tile_stored(left_before, before, c_bytes);               \
       _tile_loadd(7, b + step * b_step + 32, b_bytes);                                              \
       _tile_dpbf16ps(right_sum, 4, 7);                                                              \
-      work.turn();                                                                                  \
+      if (period == 0) work.turn();                                                                 \
+      if (period == 1) work.go();                                                                   \
       if (before != nullptr && step == steps / 2) _tile_stored(right_before, before + 16, c_bytes); \
     }                                                                                               \
     before = c;                                                                                     \
@@ -67,8 +68,9 @@ class Tiles {
     c += 16 * c_stride;                                                                             \
   } while (false)
 
-// unrolled: the steps of a usual depth; 0: any depth.
-template <Into into, int unrolled, class Between>
+// unrolled: the steps of a usual depth; 0: any depth. period: a turn has work every time or every second time; 0: who
+// knows. Known, it takes no branch.
+template <Into into, int unrolled, int period, class Between>
 inline void product_of(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
                        std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between& between) {
   const std::int64_t a_bytes = 2 * a_stride, b_bytes = 2 * b_stride, c_bytes = 4 * c_stride;
@@ -96,15 +98,28 @@ inline void product_of(const std::uint16_t* a, std::int64_t a_stride, int rows, 
 #undef FATTN_TILE_BLOCK
 #undef FATTN_MEMORY_BARRIER
 
+template <Into into, int unrolled, class Between>
+inline void product_with(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
+                         std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between& between) {
+  if constexpr (Between::kRegular && unrolled > 0) {
+    switch (between.period()) {
+      case 1: return product_of<into, unrolled, 1>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+      case 2: return product_of<into, unrolled, 2>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+      default: break;
+    }
+  }
+  product_of<into, unrolled, 0>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+}
+
 // c[m][n] (+)= sum over k of a[m][k] b[k][n]; rows: a multiple of 16, depth: of kPairDepth.
 template <Into into, class Between>
 inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
                     std::int64_t b_stride, int depth, float* c, std::int64_t c_stride, Between& between) {
   switch (depth / kPairDepth) {
-    case 2: return product_of<into, 2>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
-    case 3: return product_of<into, 3>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
-    case 4: return product_of<into, 4>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
-    default: return product_of<into, 0>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+    case 2: return product_with<into, 2>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+    case 3: return product_with<into, 3>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+    case 4: return product_with<into, 4>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
+    default: return product_with<into, 0>(a, a_stride, rows, b, b_stride, depth, c, c_stride, between);
   }
 }
 

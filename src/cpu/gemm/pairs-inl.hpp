@@ -21,7 +21,9 @@ static_assert(kPairDepth % (2 * kLanes) == 0);
 
 // Products between whose tile instructions nothing else happens.
 struct Nothing {
+  static constexpr bool kRegular = false;
   void turn() {}
+  void go() {}
 };
 
 inline constexpr int turns(int rows, int depth) { return rows / 16 * (depth / kPairDepth) * 2; }

@@ -42,6 +42,13 @@ class Weights {
     credit_ -= turns_, --left_;
     step<kKeysTogether>();
   }
+  // Whether every turn that comes has work (1), every second one (2), or neither (0): turn() finds out, go() knows.
+  static constexpr bool kRegular = true;
+  int period() const { return share_ == turns_ ? 1 : 2 * share_ == turns_ ? 2 : 0; }
+  FATTN_INLINE void go() {
+    --left_;
+    step<kKeysTogether>();
+  }
   int left() const { return left_; }
 
   // What is left; then zeros up to whole pairs of tiles.
