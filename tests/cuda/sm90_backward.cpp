@@ -302,8 +302,8 @@ TEST(Sm90BackwardPlan, HeadDimsThatLeaveSlicesEmpty) {
   };
   EXPECT_EQ(row("d40"), "sm90_backward_bf16_d64_band_varlen");
   EXPECT_EQ(row("d64 dv128"), "sm90_backward_bf16_d128_band_varlen");
-  EXPECT_EQ(row("d136"), "sm90_backward_bf16_d256_band_varlen");
-  EXPECT_EQ(row("d192 dv128"), "sm90_backward_bf16_d256_band_varlen");
+  EXPECT_EQ(row("d136"), "sm90_backward_bf16_d192_band_modified_varlen");
+  EXPECT_EQ(row("d192 dv128"), "sm90_backward_bf16_d192_band_modified_varlen");
   EXPECT_EQ(row("d8 dv256"), "sm90_backward_bf16_d256_band_varlen");
 }
 
@@ -314,6 +314,7 @@ TEST(Sm90BackwardPlan, HeadDimsBetweenTakeTheNextTile) {
   EXPECT_EQ(row("d8"), "sm90_backward_bf16_d64_band");
   EXPECT_EQ(row("d72"), "sm90_backward_bf16_d128_band");
   EXPECT_EQ(row("d72 dv128"), "sm90_backward_bf16_d128_band");
+  EXPECT_EQ(row("d128 dv136"), "sm90_backward_bf16_d192_band");
   EXPECT_EQ(row("d256 dv200"), "sm90_backward_bf16_d256_band");
   EXPECT_EQ(row("d208"), "sm90_backward_bf16_d256_band");
 }

@@ -44,7 +44,7 @@ constexpr BackwardTile backward_tile(DType dtype, int d, int dv) {
   if (d == 64 || d == 128) return tile;
   tile.n = 64;
   tile.wide = true;
-  if (d == 256) return tile;
+  if (d == 192 || d == 256) return tile;
   return {};
 }
 
@@ -141,7 +141,7 @@ struct BackwardWideShared {
 template <BackwardTile tile, class Shared>
 constexpr bool check_wide_tile() {
   static_assert(tile.m == 64 && tile.n == 64, "the two warpgroups share 64 keys and walk over 64 queries at a time");
-  static_assert(tile.d % 128 == 0, "each warpgroup has half of dQ's columns, of whole slices");
+  static_assert(tile.d % 64 == 0, "swizzled slices are 64 columns wide; two warpgroups may have halves of one");
   static_assert((tile.d + 64 + 64 + 32) / 2 <= tile.compute_registers - 24,
                 "a sum, a product, dQ and a left operand live in registers, beside 24 for the rest");
   static_assert(sizeof(Shared) <= 227 * 1024, "a block has 227 KiB of shared memory");

@@ -67,7 +67,7 @@ struct BackwardLaunch {
     };
 
     const std::int64_t heads = rows.rows.heads_q, padded = std::int64_t{plan.query_tiles} * tile.m;
-    const std::int64_t block_rows = kRowThreads / (tile.d / 8) * kRowsAThread;
+    const std::int64_t block_rows = kRowThreads / lanes_of_row(tile.d) * kRowsAThread;
     if constexpr (Traits::Source::kVarlen) before_backward(row, plan, run);
     launch("sm90 backward rows", prepare_rows,
            blocks((padded * heads + block_rows - 1) / block_rows * rows.batch, kRowThreads), stream, rows);

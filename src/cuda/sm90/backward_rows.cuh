@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "cuda/ptx/arithmetic.cuh"
@@ -13,6 +14,9 @@ namespace fattn::gpu::sm90 {
 inline constexpr int kRowThreads = 256;
 inline constexpr int kRowsAThread = 4;  // of the kernel before
 inline constexpr int kSinkThreads = 512;
+
+// Of the kernel before: 8 columns each, those of a row in one warp.
+constexpr int lanes_of_row(int d) { return static_cast<int>(std::bit_ceil(static_cast<unsigned>(d / 8))); }
 
 // Eight elements of a row, from column 8 * chunk.
 __device__ __forceinline__ uint4 load_chunk(const RowTensor& tensor, long long row, int chunk) {
@@ -87,12 +91,12 @@ __device__ __forceinline__ void store_row(const BackwardRowParams& params, const
     params.rows.turns[row / m * parts + part] = params.rows.zeroed ? first : params.rows.in_turn ? ~first : -1;
 }
 
-// For each query row, by d / 8 lanes: LSE in powers of two, rowsum(dO * O) - dLSE, zeros in the sums of dQ; where asked
-// for, a copy of dO and the turns of each tile. A thread has several rows, whose loads are all on their way at once.
-// Blocks: batch * blocks_of_rows.
+// For each query row, by d / 8 lanes or a few more: LSE in powers of two, rowsum(dO * O) - dLSE, zeros in the sums of
+// dQ; where asked for, a copy of dO and the turns of each tile. A thread has several rows, whose loads are all on their
+// way at once. Blocks: batch * blocks_of_rows.
 template <class Element, int d, int m, int n, int parts>
 __global__ void __launch_bounds__(kRowThreads) backward_prepare(const __grid_constant__ BackwardRowParams params) {
-  constexpr int lanes = d / 8, step_rows = kRowThreads / lanes, block_rows = kRowsAThread * step_rows;
+  constexpr int lanes = lanes_of_row(d), step_rows = kRowThreads / lanes, block_rows = kRowsAThread * step_rows;
   static_assert(kRowsAThread <= lanes, "each row's LSE has a lane of its own");
   ptx::let_next_kernel_start();
   const int heads = params.rows.heads_q, padded = params.rows.query_tiles * m;
@@ -144,7 +148,7 @@ __global__ void __launch_bounds__(kRowThreads) backward_prepare(const __grid_con
     if (at.exists && params.rows.zeroed) {
       float4* const zeros =
           reinterpret_cast<float4*>(params.rows.dq) + static_cast<long long>(row_of_workspace(at)) * (d / 4);
-      zeros[lane] = zeros[lane + lanes] = make_float4(0.f, 0.f, 0.f, 0.f);
+      if (lane < d / 8) zeros[lane] = zeros[lane + d / 8] = make_float4(0.f, 0.f, 0.f, 0.f);
     }
   }
 }

@@ -22,7 +22,9 @@ struct BackwardWide {
   using Keys = tile::SwizzledTile<64, tile.d>;
   using Queries = tile::SwizzledTile<64, tile.d>;
   using Gradients = tile::SwizzledTile<64, 64>;
-  static constexpr int kChunks = tile.part_columns() / 64;  // of a warpgroup's part of dQ
+  // Of a warpgroup's part of dQ: whole slices, and half of one that the two share.
+  static constexpr int kChunks = (tile.part_columns() + 63) / 64;
+  static constexpr int kPart = 64 * tile.part_columns();  // floats
 
   const Params& params;
   Shared& memory;
@@ -62,13 +64,27 @@ struct BackwardWide {
       ptx::wgmma<Element, tile.d, ptx::Major::mn>(sum, left + 4 * step, Queries::along_rows(rows, step), 1);
     ptx::wgmma_commit();
   }
-  __device__ __forceinline__ void issue_dq(int step, int chunk) {
+  // The chunk's columns: 64, or 32 of the slice that both warpgroups share. The second warpgroup's come last to first.
+  static constexpr int chunk_columns(int chunk) {
+    const int left = tile.part_columns() - 64 * chunk;
+    return left < 64 ? left : 64;
+  }
+  __device__ __forceinline__ int first_column(int chunk) const {
+    if (tile.part_columns() % 64 == 0 || warpgroup == 0) return warpgroup * tile.part_columns() + 64 * chunk;
+    return tile.d - 64 * chunk - chunk_columns(chunk);
+  }
+
+  template <int chunk>
+  __device__ __forceinline__ void issue_dq(int step) {
+    constexpr int columns = chunk_columns(chunk);
     const std::uint32_t gradients = shared + offsetof(Shared, ds) + step % 2 * Gradients::kBytes;
-    const std::uint32_t keys = shared + offsetof(Shared, k) + (warpgroup * kChunks + chunk) * Keys::kSliceBytes;
+    const int column = first_column(chunk);
+    const std::uint32_t keys = shared + offsetof(Shared, k) + column / 64 * Keys::kSliceBytes + column % 64 * 2;
+    auto& sums = reinterpret_cast<float(&)[columns / 2]>(dq);
 #pragma unroll
     for (int k = 0; k < 4; k++)
-      ptx::wgmma<Element, 64, ptx::Major::k, ptx::Major::mn>(dq, Gradients::along_columns(gradients, k),
-                                                             Keys::along_rows(keys, k), k != 0);
+      ptx::wgmma<Element, columns, ptx::Major::k, ptx::Major::mn>(sums, Gradients::along_columns(gradients, k),
+                                                                  Keys::along_rows(keys, k), k != 0);
     ptx::wgmma_commit();
   }
 
@@ -79,26 +95,32 @@ struct BackwardWide {
   __device__ __forceinline__ void meet() const {
     ptx::named_barrier_sync(static_cast<int>(BackwardBarrier::warps) + warpgroup, 128);
   }
-  __device__ __forceinline__ void add_dq(int part, int chunk) const {
-    float* const to = params.rows.dq + (static_cast<long long>(part) * kChunks + chunk) * 4096 + threadIdx.x % 128 * 4;
+  template <int chunk>
+  __device__ __forceinline__ void add_dq(int part) const {
+    const int column = first_column(chunk) - warpgroup * tile.part_columns();
+    float* const to = params.rows.dq + static_cast<long long>(part) * kPart + 64 * column + threadIdx.x % 128 * 4;
 #pragma unroll
-    for (int i = 0; i < 8; i++) ptx::global_add(to + 512 * i, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
+    for (int i = 0; i < chunk_columns(chunk) / 8; i++)
+      ptx::global_add(to + 512 * i, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
   }
 
-  // Both halves of dQ's products of a step; nothing else is in flight when it returns.
+  template <int chunk>
+  __device__ __forceinline__ void add_chunk(int step, int part) {
+    ptx::pin(dq);
+    ptx::wgmma_fence();
+    issue_dq<chunk>(step);
+    ptx::wgmma_wait<0>();
+    ptx::pin(dq), ptx::pin(sum), ptx::pin(product);
+    if (chunk == 0 && params.rows.in_turn) wait(memory.turn_full[warpgroup], step & 1);
+    add_dq<chunk>(part);
+  }
+
+  // Both chunks of dQ's products of a step; nothing else is in flight when it returns.
   __device__ __forceinline__ void queries_gradient(int step, const QueryWalk& walk) {
     const int part = part_of(walk);
     wait(memory.ds_full[step % 2], step / 2 % 2);
-#pragma unroll
-    for (int chunk = 0; chunk < kChunks; chunk++) {
-      ptx::pin(dq);
-      ptx::wgmma_fence();
-      issue_dq(step, chunk);
-      ptx::wgmma_wait<0>();
-      ptx::pin(dq), ptx::pin(sum), ptx::pin(product);
-      if (chunk == 0 && params.rows.in_turn) wait(memory.turn_full[warpgroup], step & 1);
-      add_dq(part, chunk);
-    }
+    add_chunk<0>(step, part);
+    if constexpr (kChunks > 1) add_chunk<1>(step, part);
     if (params.rows.in_turn) arrive(memory.turn_done[warpgroup]);
   }
 
