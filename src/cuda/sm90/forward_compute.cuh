@@ -69,12 +69,11 @@ struct ForwardCompute {
     return shared + static_cast<std::uint32_t>(offsetof(Shared, q)) + warpgroup * Shared::kBytesQ;
   }
 
-  // Queries go to registers once an item: a third less reading of shared memory, and their buffer is free at once.
-  // Where registers are short they stay, and release_queries() lets the buffer go.
+  // Queries go to registers once an item: a third less reading of shared memory, and their buffer is soon free. Where
+  // registers are short they stay.
   __device__ __forceinline__ void load_queries(const Item& item) {
     if constexpr (tile.q_registers) {
       tile::load_operand<64, tile.d>(queries, query_tile(), 16 * (threadIdx.x / 32 % 4));
-      release_queries();
       if constexpr (Source::kVarlen) clear_uncounted(item);
       if (params.score.change_queries) {
 #pragma unroll
@@ -113,6 +112,12 @@ struct ForwardCompute {
   }
 
   __device__ __forceinline__ void release_queries() { arrive(Shared::query_barrier(shared, warpgroup) + 8); }
+
+  // After the first product that reads queries from registers. Not before: an arrival overtakes loads that are only
+  // begun, and where the other warpgroup's stores held them up they found the next item's queries (seen at d 192).
+  __device__ __forceinline__ void queries_are_loaded() {
+    if constexpr (tile.q_registers) release_queries();
+  }
 
   __device__ __forceinline__ void issue_scores(int stage) {
     const std::uint32_t keys = shared + offsetof(Shared, k) + stage * Keys::kBytes;
@@ -275,6 +280,7 @@ struct ForwardCompute {
     ptx::pin(scores);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
+    queries_are_loaded();
     const Visible seen = visible_first(item);
     output_left();
     ptx::wgmma_wait<0>();
@@ -350,6 +356,7 @@ struct ForwardCompute {
     ptx::pin(output), ptx::pin(scores), ptx::pin(weights);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
+    queries_are_loaded();
     v_ring.wait_full();
     issue_output(item, item.tiles.begin, item.tiles.end - item.tiles.begin != 1);
     pass_turn();
