@@ -14,21 +14,23 @@ namespace {
 
 using std::int64_t;
 
-// The elements of one array.
+// The elements of one array. Without initialisers: there is room for many, and clearing it took longer than the checks.
 struct Region {
-  const char* name = nullptr;
-  std::uintptr_t base = 0;
-  int64_t element_bytes = 1;
-  std::array<int64_t, 4> extent = {1, 1, 1, 1};
-  std::array<int64_t, 4> stride = {1, 1, 1, 1};  // in elements, the largest first
-  bool output = false;
+  const char* name;
+  std::uintptr_t base;
+  int64_t element_bytes;
+  std::array<int64_t, 4> extent;
+  std::array<int64_t, 4> stride;  // in elements, the largest first
+  bool output;
+  std::uintptr_t last;  // where the last element begins
+  std::uintptr_t end;
 
-  std::uintptr_t last() const {
+  void find_end() {
     int64_t offset = 0;
     for (int i = 0; i < 4; ++i) offset += (extent[i] - 1) * stride[i];
-    return base + static_cast<std::uintptr_t>(offset * element_bytes);
+    last = base + static_cast<std::uintptr_t>(offset * element_bytes);
+    end = last + static_cast<std::uintptr_t>(element_bytes);
   }
-  std::uintptr_t end() const { return last() + static_cast<std::uintptr_t>(element_bytes); }
   // Is the byte part of an element? Exact where larger strides step over all that lies inside smaller ones; yes is
   // always true.
   bool holds(std::uintptr_t byte) const {
@@ -52,7 +54,9 @@ class Regions {
                   size_of(dtype_of(p, operand)),
                   {e.batch, e.seqlen, e.heads, e.dim},
                   {packed(p, operand) ? 0 : s.batch, s.seqlen, s.head, s.dim},
-                  output};
+                  output,
+                  0,
+                  0};
     // Four elements: sorting them by hand allocates nothing.
     for (int i = 0; i < 3; ++i) {
       for (int j = 3; j > i; --j) {
@@ -65,15 +69,15 @@ class Regions {
   }
   void array(const char* name, const void* data, int64_t count, int64_t element_bytes, bool output) {
     if (data == nullptr || count == 0) return;
-    add({name, reinterpret_cast<std::uintptr_t>(data), element_bytes, {1, 1, 1, count}, {1, 1, 1, 1}, output});
+    add({name, reinterpret_cast<std::uintptr_t>(data), element_bytes, {1, 1, 1, count}, {1, 1, 1, 1}, output, 0, 0});
   }
   void check() const {
     for (int i = 0; i < count_; ++i) {
       for (int j = 0; j < i; ++j) {
         const Region &a = all_[i], &b = all_[j];
         if (!a.output && !b.output) continue;
-        if (a.end() <= b.base || b.end() <= a.base) continue;
-        const bool apart = !a.holds(b.base) && !a.holds(b.last()) && !b.holds(a.base) && !b.holds(a.last());
+        if (a.end <= b.base || b.end <= a.base) continue;
+        const bool apart = !a.holds(b.base) && !a.holds(b.last) && !b.holds(a.base) && !b.holds(a.last);
         const Region &written = a.output ? a : b, &other = a.output ? b : a;
         require(apart, "{} = {} overlaps {} = {}, and outputs must not overlap anything; nearest: memory of its own",
                 written.name, reinterpret_cast<const void*>(written.base), other.name,
@@ -83,7 +87,10 @@ class Regions {
   }
 
  private:
-  void add(const Region& region) { all_[count_++] = region; }
+  void add(const Region& region) {
+    all_[count_] = region;
+    all_[count_++].find_end();
+  }
 
   std::array<Region, 36> all_;
   int count_ = 0;

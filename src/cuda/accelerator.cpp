@@ -4,6 +4,7 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
+#include <link.h>
 
 #include <atomic>
 
@@ -20,8 +21,20 @@ using PointerAttributes = CUresult (*)(unsigned, CUpointer_attribute*, void**, C
 PointerAttributes pointer_attributes() {
   static std::atomic<PointerAttributes> found{nullptr};
   if (const PointerAttributes known = found.load(std::memory_order_relaxed)) return known;
+  // Asking for a library that is not there takes 20 us: again only when others have been loaded.
+  static std::atomic<unsigned long long> without{0};
+  unsigned long long loaded = 0;
+  const auto count = [](dl_phdr_info* info, std::size_t, void* to) {
+    *static_cast<unsigned long long*>(to) = info->dlpi_adds;
+    return 1;
+  };
+  dl_iterate_phdr(count, &loaded);
+  if (loaded == without.load(std::memory_order_relaxed)) return nullptr;
   void* const driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
-  if (driver == nullptr) return nullptr;
+  if (driver == nullptr) {
+    without.store(loaded, std::memory_order_relaxed);
+    return nullptr;
+  }
   const auto function = reinterpret_cast<PointerAttributes>(dlsym(driver, "cuPointerGetAttributes"));
   found.store(function, std::memory_order_relaxed);
   return function;

@@ -111,13 +111,14 @@ TEST(Sm90Varlen, WorkspaceHoldsTheList) {
   const VarlenPlan packed = plan_of("fwd b8 hq4 hk4 sq1000 sk1000 tq5000 tk5000 d128 bf16 causal");
   EXPECT_TRUE(packed.listed);
   EXPECT_EQ(packed.capacity, 5000 / 128 + 8 + 1);
-  EXPECT_GE(packed.workspace_bytes, packed.tiles_at + packed.capacity * sizeof(WorkTile));
+  EXPECT_GE(packed.workspace_bytes, packed.tiles_at + packed.capacity * sizeof(PlacedTile));
   EXPECT_EQ(packed.splits, 1);
 }
 
 TEST(Sm90Varlen, HeadsAreTakenInSectionsThatFitTheCache) {
   const auto heads = [](const char* text) { return plan_varlen(kRow, parse_problem(text), h200()).section_heads; };
-  EXPECT_EQ(heads("fwd b16 hq16 hk16 sq1024 sk1024 d128 tq16384 tk16384 bf16"), 4);  // 3 fit, 4 have 512 items
+  EXPECT_EQ(heads("fwd b12 hq16 hk16 sq4096 sk4096 d128 tq16384 tk16384 bf16"), 4);
+  EXPECT_EQ(heads("fwd b16 hq16 hk16 sq1024 sk1024 d128 tq16384 tk16384 bf16"), 2);  // of one length
   EXPECT_EQ(heads("fwd b64 hq16 hk16 sq1024 sk1024 d128 tq65536 tk65536 bf16"), 1);
   EXPECT_EQ(heads("fwd b64 hq16 hk4 sq1024 sk1024 d128 tq65536 tk65536 bf16"), 4);  // those that share keys
   EXPECT_EQ(heads("fwd b2 hq16 hk16 sq500 sk500 d128 tq900 tk900 bf16"), 16);

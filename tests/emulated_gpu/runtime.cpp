@@ -107,6 +107,16 @@ CUresult encode_map(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank,
   return CUDA_SUCCESS;
 }
 
+CUresult replace_address(CUtensorMap* map, void* data) {
+  fattn::emulated_gpu::TensorMap to{};
+  std::memcpy(&to, map, sizeof to);
+  if (to.mark != fattn::emulated_gpu::TensorMap::kMark || reinterpret_cast<std::uintptr_t>(data) % 16 != 0)
+    return CUDA_ERROR_INVALID_VALUE;
+  to.data = static_cast<unsigned char*>(data);
+  std::memcpy(map, &to, sizeof to);
+  return CUDA_SUCCESS;
+}
+
 }  // namespace
 
 bool fattn::emulated_gpu::in_device_memory(const void* pointer) { return memory().contains(pointer); }
@@ -194,9 +204,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
 }
 cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned, unsigned long long,
                                              cudaDriverEntryPointQueryResult* found) {
-  const bool known = std::string_view(name) == "cuTensorMapEncodeTiled";
-  *function = known ? reinterpret_cast<void*>(encode_map) : nullptr;
-  *found = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  *function = nullptr;
+  if (std::string_view(name) == "cuTensorMapEncodeTiled") *function = reinterpret_cast<void*>(encode_map);
+  if (std::string_view(name) == "cuTensorMapReplaceAddress") *function = reinterpret_cast<void*>(replace_address);
+  *found = *function != nullptr ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
 

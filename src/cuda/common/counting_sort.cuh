@@ -6,15 +6,18 @@ namespace fattn::gpu {
 
 inline constexpr int kClasses = 64;
 
-// By one thread: the size of each class becomes the place of its first entry. Returns how many entries there are.
+// By one warp: the size of each class becomes the place of its first entry. Returns how many entries there are.
 __device__ inline int sizes_to_places(int (&classes)[kClasses]) {
-  int before = 0;
-  for (int& place : classes) {
-    const int here = place;
-    place = before;
-    before += here;
+  static_assert(kClasses == 64, "a lane has two classes");
+  const int lane = threadIdx.x % 32, first = classes[2 * lane], both = first + classes[2 * lane + 1];
+  int upto = both;
+  for (int distance = 1; distance < 32; distance *= 2) {
+    const int before = __shfl_up_sync(~0u, upto, distance);
+    if (lane >= distance) upto += before;
   }
-  return before;
+  classes[2 * lane] = upto - both;
+  classes[2 * lane + 1] = upto - both + first;
+  return __shfl_sync(~0u, upto, 31);
 }
 
 }  // namespace fattn::gpu

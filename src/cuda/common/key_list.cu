@@ -57,7 +57,10 @@ __global__ void __launch_bounds__(kThreads) key_list(const __grid_constant__ Key
   };
   for (int index = thread; index <= batch; index += kThreads) atomicAdd(&places[class_of(index)], tiles_of(index));
   __syncthreads();
-  if (thread == 0) *p.count = min_of(sizes_to_places(places), p.capacity);
+  if (warp == 0) {
+    const int count = min_of(sizes_to_places(places), p.capacity);
+    if (lane == 0) *p.count = count;
+  }
   __syncthreads();
   for (int index = warp; index <= batch; index += kWarps) {
     const int tiles = tiles_of(index);

@@ -2,6 +2,7 @@
 #include "cuda/common/counting_sort.cuh"
 #include "cuda/common/work_list.hpp"
 #include "cuda/launch.hpp"
+#include "cuda/ptx/dependents.cuh"
 
 namespace fattn::gpu {
 namespace {
@@ -21,6 +22,8 @@ __device__ int cost_class(const WorkListParams& p, const SequenceRows& q, const 
 // it.
 __global__ void __launch_bounds__(kThreads) work_list(const __grid_constant__ WorkListParams p) {
   __shared__ int places[kClasses];
+  ptx::let_next_kernel_start();
+  ptx::wait_for_kernels_before();
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   if (p.max_logit != nullptr)
     for (int head = thread; head < p.heads; head += kThreads) p.max_logit[head] = -INFINITY;
@@ -32,16 +35,19 @@ __global__ void __launch_bounds__(kThreads) work_list(const __grid_constant__ Wo
     for (int index = warp; index < p.lengths.sequences(); index += kThreads / 32) {
       const SequenceRows q = p.lengths.queries(index), k = p.lengths.keys(index);
       for (int row = lane * p.tile_rows; row < q.rows * p.rows_per_query; row += 32 * p.tile_rows)
-        visit(index, row, cost_class(p, q, k, row, most));
+        visit({{index, row}, q, k}, cost_class(p, q, k, row, most));
     }
   };
-  each([&](int, int, int cost) { atomicAdd(&places[cost], 1); });
+  each([&](const PlacedTile&, int cost) { atomicAdd(&places[cost], 1); });
   __syncthreads();
-  if (thread == 0) *p.count = min_of(sizes_to_places(places), p.capacity);
+  if (warp == 0) {
+    const int count = min_of(sizes_to_places(places), p.capacity);
+    if (lane == 0) *p.count = count;
+  }
   __syncthreads();
-  each([&](int index, int row, int cost) {
+  each([&](const PlacedTile& tile, int cost) {
     const int place = atomicAdd(&places[cost], 1);
-    if (place < p.capacity) p.tiles[place] = {index, row};
+    if (place < p.capacity) p.tiles[place] = tile;
   });
 }
 
@@ -56,7 +62,7 @@ std::int64_t work_list_capacity(const VarlenLengths& lengths, int rows_per_query
 void load_work_list(const Device& device) { load_kernel(device, "work list", work_list, 0); }
 
 void make_work_list(const WorkListParams& params, cudaStream_t stream) {
-  launch("work list", work_list, {.block = dim3(kThreads)}, stream, params);
+  launch("work list", work_list, {.block = dim3(kThreads), .early = true}, stream, params);
 }
 
 }  // namespace fattn::gpu

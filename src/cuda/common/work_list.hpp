@@ -17,6 +17,13 @@ struct WorkTile {
   int row;
 };
 
+// The same with the rows of its sequence, so that who takes the entry has one answer to wait for.
+struct PlacedTile {
+  WorkTile tile;
+  SequenceRows q;
+  SequenceRows k;
+};
+
 struct WorkListParams {
   VarlenLengths lengths;
   BandLimits mask;
@@ -24,7 +31,7 @@ struct WorkListParams {
   int tile_rows;
   int tile_keys;
   int capacity;
-  WorkTile* tiles;  // null: no list is wanted
+  PlacedTile* tiles;  // null: no list is wanted
   int* count;
   float* max_logit;  // [heads], set to -inf, or null
   int heads;

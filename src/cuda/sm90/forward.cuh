@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/ptx/address.cuh"
+#include "cuda/ptx/dependents.cuh"
 #include "cuda/ptx/fence.cuh"
 #include "cuda/ptx/setmaxnreg.cuh"
 #include "cuda/sm90/forward_compute.cuh"
@@ -38,6 +39,7 @@ __global__ void __launch_bounds__(Traits::tile.threads(), 1)
 
   if (threadIdx.x == 0) init_barriers<tile>(memory, shared);
   __syncthreads();
+  if constexpr (Traits::Source::kVarlen) ptx::wait_for_kernels_before();
 
   if (warpgroup == 0) {
     ptx::setmaxnreg_dec<tile.load_registers>();

@@ -87,8 +87,8 @@ struct ForwardCompute {
 
   // Rows that do not count belong to another sequence or to nobody: as zeros they touch no vote of their warp.
   __device__ __forceinline__ void clear_uncounted(const Item& item) {
+    if (all_count(params.source, memory.places[item.slot], item.row + 64 * warpgroup + 63)) return;
     const RowPlace at[2] = {store.place(item, 0), store.place(item, 1)};
-    if (at[0].counts && at[1].counts) return;
 #pragma unroll
     for (int i = 0; i < tile.d / 4; i++)
       if (!at[i % 2].counts) queries[i] = 0;
@@ -97,9 +97,8 @@ struct ForwardCompute {
   // What load_queries does to registers, for queries that stay in shared memory.
   __device__ __forceinline__ void change_in_place(const Item& item) {
     const int first = item.row + 64 * warpgroup;
-    bool clear = false;
-    if constexpr (Source::kVarlen) clear = !row_place(params.source, item, memory.places[item.slot], first + 63).counts;
-    if (!clear && !params.score.change_queries) return;
+    const bool keep = all_count(params.source, memory.places[item.slot], first + 63);
+    if (keep && !params.score.change_queries) return;
     for (int at = 4 * (threadIdx.x % 128); at < Shared::kBytesQ; at += 4 * 128) {
       const int row = first + at % Queries::kSliceBytes / 128;
       const bool counts = row_place(params.source, item, memory.places[item.slot], row).counts;
@@ -148,6 +147,7 @@ struct ForwardCompute {
   __device__ __forceinline__ void clear_unseen(const Item& item, int j, std::uint32_t values) {
     const Interval seen = seen_values(params.source, memory.places[item.slot], j * tile.n);
     if (seen.begin <= 0 && seen.end >= tile.n) return;
+#pragma unroll 1
     for (int at = threadIdx.x % 128; at < Values::kBytes / 16; at += 128) {
       const int row = at * 16 % Values::kSliceBytes / 128;
       if (row < seen.begin || row >= seen.end) ptx::clear_shared_16(values + 16 * at);

@@ -88,12 +88,11 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
   return {};
 }
 
-// The same for sources of any length: a box of outputs would reach into the next sequence. With softcap and ALiBi
-// maxima are true: they need no recovery, which halves the code that ptxas has to get through.
+// The same for sources of any length. With softcap and ALiBi maxima are true: they need no recovery, which halves the
+// code that ptxas has to get through.
 constexpr ForwardTile varlen_tile(ForwardTile tile, bool modified) {
   if (modified) tile.k_stages = tile.v_stages;
   if (modified && tile.dv == 192) tile.q_registers = false;  // else the loop spills
-  tile.output = OutputWay::registers;
   tile.skip_halves = false;
   return tile;
 }

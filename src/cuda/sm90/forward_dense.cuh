@@ -48,6 +48,18 @@ __device__ __forceinline__ RowPlace row_place(const DenseSource& source, const I
   return {item.batch, item.head, row, row < source.seqlen_q, true};
 }
 
+// A box of 64 rows of the output, from row `row`.
+__device__ __forceinline__ ptx::Box5 output_box(const DenseSource&, const Item& item, const DenseSource::Place&,
+                                                int row) {
+  return {{0, 0, row, item.head, item.batch}};
+}
+
+__device__ __forceinline__ bool has_rows(const DenseSource& source, const DenseSource::Place&, int row) {
+  return row < source.seqlen_q;
+}
+
+__device__ __forceinline__ bool all_count(const DenseSource&, const DenseSource::Place&, int) { return true; }
+
 // Rows outside [begin, end) of a tile hold what no query sees.
 __device__ __forceinline__ Interval seen_values(const DenseSource&, const DenseSource::Place&, int) {
   return {0, 1 << 30};

@@ -57,7 +57,7 @@ struct ForwardLaunch {
   static typename Traits::Params dense_params(const Run& run) {
     const auto& plan = *static_cast<const ForwardPlan*>(run.launch.prepared.get());
     typename Traits::Params params{};
-    params.source = dense_source(row, run.problem, plan, run.buffers);
+    params.source = dense_source(run.problem, plan, run.buffers);
     params.mask = {plan.limits};
     params.score = plan.score;
     params.schedule = plan.schedule;
@@ -68,7 +68,7 @@ struct ForwardLaunch {
   static typename Traits::Params varlen_params(const Run& run) {
     const auto& plan = *static_cast<const VarlenPlan*>(run.launch.prepared.get());
     typename Traits::Params params{};
-    params.source = varlen_source(row, run.problem, plan, run);
+    params.source = varlen_source(plan, run);
     params.mask = {plan.limits};
     params.score = plan.score;
     if constexpr (Traits::Score::kModified) {
@@ -88,7 +88,7 @@ struct ForwardLaunch {
   }
 
   static void run(const Run& run) {
-    const DeviceGuard guard(run.device.index);  // also for the driver's encoder of tensor maps
+    const DeviceGuard guard(run.device.index);
     typename Traits::Params params = make_params(run);
     params.counters = static_cast<int*>(run.workspace.data);
     params.o = rows_out(run.problem, run.buffers.o);
@@ -96,7 +96,8 @@ struct ForwardLaunch {
     params.lse_layout = lse_layout(run.problem);
     const LaunchConfig config{.grid = dim3(static_cast<unsigned>(run.launch.shape.grid)),
                               .block = dim3(row.tile.threads()),
-                              .shared_bytes = row.shared_bytes};
+                              .shared_bytes = row.shared_bytes,
+                              .early = kVarlen};
     if constexpr (kVarlen) before_varlen(row, run, *static_cast<const VarlenPlan*>(run.launch.prepared.get()));
     launch("sm90 forward", forward<Traits>, config, run.stream.cuda, params);
     if constexpr (kVarlen) after_varlen(run, *static_cast<const VarlenPlan*>(run.launch.prepared.get()));

@@ -65,13 +65,14 @@ struct VarlenSource {
   CUtensorMap q;
   CUtensorMap k;
   CUtensorMap v;
-  int slices;  // the maps of k and v are of slices, and a tile is one box
+  CUtensorMap o;  // packed: a box can end after any of its positions (encode_ragged)
+  int slices;     // the maps of k and v are of slices, and a tile is one box
   VarlenLengths lengths;
-  int group;         // heads side by side
+  int group_log2;    // heads side by side: a power of two
   int heads_per_kv;  // of groups
   int splits;
-  int row_tiles;          // of a sequence, where there is no list
-  const WorkTile* tiles;  // null: each sequence has row_tiles
+  int row_tiles;            // of a sequence, where there is no list
+  const PlacedTile* tiles;  // null: each sequence has row_tiles
   const int* tile_count;
   float* partial_o;    // [splits][rows of lse][head_dim_v], where splits > 1
   float* partial_lse;  // [splits][rows of lse]

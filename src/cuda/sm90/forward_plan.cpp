@@ -162,7 +162,8 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem) {
 }
 
 Launch launch_forward(const ForwardRow& row, const Problem& problem, const Device& device) {
-  auto plan = std::make_shared<const ForwardPlan>(plan_forward(row, problem));
+  auto plan = std::make_shared<ForwardPlan>(plan_forward(row, problem));
+  if (device.index >= 0) plan->source = dense_source(row, problem, *plan);
   Launch launch;
   launch.shape = {
       .tile = fmt::format("{}x{}, {}+{} stages", row.tile.m, row.tile.n, row.tile.k_stages, row.tile.v_stages),
@@ -174,36 +175,47 @@ Launch launch_forward(const ForwardRow& row, const Problem& problem, const Devic
   return launch;
 }
 
-DenseSource dense_source(const ForwardRow& row, const Problem& problem, const ForwardPlan& plan,
-                         const Buffers& buffers) {
+DenseSource dense_source(const ForwardRow& row, const Problem& problem, const ForwardPlan& plan) {
   DenseSource source{};
   source.first_key = plan.keys_begin;
   source.heads_per_kv = static_cast<int>(problem.heads_q / problem.heads_kv);
   source.seqlen_q = static_cast<int>(problem.seqlen_q);
   source.seqlen_k = static_cast<int>(problem.seqlen_k);
   const bool whole = loads_whole_tiles(problem);
-  const auto map = [&](const void* data, const TensorShape& shape, int rows, int columns) {
-    return encode_tile(data, row.dtype, shape, rows, columns, whole);
+  const auto map = [&](const TensorShape& shape, int rows, int columns) {
+    return encode_tile(kNoData, row.dtype, shape, rows, columns, whole);
   };
   source.slices = whole;
-  source.q = map(buffers.q, shape_of(problem, Operand::q), 64, row.tile.d);
-  source.o = encode(buffers.o, row.dtype, shape_of(problem, Operand::o), 64);
+  source.q = map(shape_of(problem, Operand::q), 64, row.tile.d);
+  source.o = encode(kNoData, row.dtype, shape_of(problem, Operand::o), 64);
   // Where no query sees a key, the maps must still be of something: rows before its first read as zeros.
   if (plan.keys_begin == plan.keys_end) {
     source.first_key = 1 << 29;
     source.heads_per_kv = 1;
-    source.k = map(buffers.q, shape_of(problem, Operand::q), row.tile.n, row.tile.d);
-    source.v = map(buffers.o, shape_of(problem, Operand::o), row.tile.n, row.tile.dv);
+    source.k = map(shape_of(problem, Operand::q), row.tile.n, row.tile.d);
+    source.v = map(shape_of(problem, Operand::o), row.tile.n, row.tile.dv);
     return source;
   }
-  const auto seen = [&](Operand operand, const void* data, int columns) {
+  const auto seen = [&](Operand operand, int columns) {
     TensorShape shape = shape_of(problem, operand);
-    const auto* first = static_cast<const char*>(data) + 2 * shape.strides.seqlen * plan.keys_begin;
     shape.rows = plan.keys_end - plan.keys_begin;
-    return map(first, shape, row.tile.n, columns);
+    return map(shape, row.tile.n, columns);
   };
-  source.k = seen(Operand::k, buffers.k, row.tile.d);
-  source.v = seen(Operand::v, buffers.v, row.tile.dv);
+  source.k = seen(Operand::k, row.tile.d);
+  source.v = seen(Operand::v, row.tile.dv);
+  return source;
+}
+
+DenseSource dense_source(const Problem& problem, const ForwardPlan& plan, const Buffers& buffers) {
+  DenseSource source = plan.source;
+  const bool keys = plan.keys_begin != plan.keys_end;
+  const auto first = [&](Operand operand, const void* data) {
+    return static_cast<const char*>(data) + 2 * strides(problem, operand).seqlen * plan.keys_begin;
+  };
+  point_at(source.q, buffers.q);
+  point_at(source.o, buffers.o);
+  point_at(source.k, keys ? first(Operand::k, buffers.k) : buffers.q);
+  point_at(source.v, keys ? first(Operand::v, buffers.v) : buffers.o);
   return source;
 }
 

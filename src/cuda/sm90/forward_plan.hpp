@@ -36,6 +36,7 @@ struct ForwardPlan {
   Schedule schedule;
   int keys_begin;  // keys that some query sees; none: begin == end
   int keys_end;
+  DenseSource source;  // its maps of no data yet, and none where the device is only described
 };
 
 std::string decline_forward(const ForwardRow& row, const Problem& problem, const Device& device);
@@ -53,7 +54,8 @@ ModifiedScore modified_score(const Problem& problem);
 RowLayout lse_layout(const Problem& problem);
 RowsOut rows_out(const Problem& problem, void* data);
 
-DenseSource dense_source(const ForwardRow& row, const Problem& problem, const ForwardPlan& plan,
-                         const Buffers& buffers);
+// The source of every run of a plan, and that of one.
+DenseSource dense_source(const ForwardRow& row, const Problem& problem, const ForwardPlan& plan);
+DenseSource dense_source(const Problem& problem, const ForwardPlan& plan, const Buffers& buffers);
 
 }  // namespace fattn::gpu::sm90

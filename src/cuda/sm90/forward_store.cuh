@@ -119,15 +119,15 @@ struct ForwardStore {
       for (int i = 0; i < tile.dv / 2; i++)
         if (finish.empty[(i / 2) % 2]) output[i] = 0.f;
     }
-    if constexpr (kThroughBuffer)
-      return store_box(item, output, shared + offsetof(Shared, o) + warpgroup * Shared::kBytesO);
-    if constexpr (tile.output == OutputWay::values)
-      return store_box(item, output, shared + offsetof(Shared, v) + stage * Shared::kBytesV);
-    const RowPlace at[2] = {place(item, 0), place(item, 1)};
     if constexpr (Source::kVarlen) {
-      if (params.source.splits > 1) return store_partial(item, at, output);
+      if (params.source.splits > 1) return store_partial(item, {place(item, 0), place(item, 1)}, output);
     }
-    store_rows(at, output);
+    if constexpr (kThroughBuffer)
+      store_box(item, output, shared + offsetof(Shared, o) + warpgroup * Shared::kBytesO);
+    else if constexpr (tile.output == OutputWay::values)
+      store_box(item, output, shared + offsetof(Shared, v) + stage * Shared::kBytesV);
+    else
+      store_rows({place(item, 0), place(item, 1)}, output);
   }
 
   // Through shared memory and the copy engine.
@@ -138,11 +138,14 @@ struct ForwardStore {
     ptx::fence_proxy_async();
     meet();
     const int row = item.row + 64 * warpgroup;
-    if (threadIdx.x % 128 == 0 && row < params.source.seqlen_q) {
+    const auto& place = memory.places[item.slot];
+    if (threadIdx.x % 128 == 0 && has_rows(params.source, place, row)) {
+      ptx::Box5 box = output_box(params.source, item, place, row);
 #pragma unroll
-      for (int slice = 0; slice < Rows::kSlices; slice++)
-        ptx::tma_store(&params.source.o, staging + slice * Rows::kSliceBytes,
-                       {{64 * slice, 0, row, item.head, item.batch}});
+      for (int slice = 0; slice < Rows::kSlices; slice++) {
+        box.at[0] = 64 * slice;
+        ptx::tma_store(&params.source.o, staging + slice * Rows::kSliceBytes, box);
+      }
       ptx::tma_store_commit();
     }
   }

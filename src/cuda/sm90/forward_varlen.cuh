@@ -16,31 +16,37 @@ __device__ __forceinline__ int item_count(const VarlenSource& source, const Sche
   return item_tiles(source) * schedule.heads * source.splits;
 }
 
+// Later rows first: under a causal mask they take longest.
+__device__ __forceinline__ PlacedTile tile_without_list(const VarlenSource& source, int entry, int m) {
+  const int sequences = source.lengths.sequences(), sequence = entry % sequences;
+  return {{sequence, (source.row_tiles - 1 - entry / sequences) * m},
+          source.lengths.queries(sequence),
+          source.lengths.keys(sequence)};
+}
+
 template <class Params>
 __device__ __forceinline__ Item find_item(const VarlenSource& source, const Params& params, VarlenSource::Place& place,
                                           int index, int m, int n) {
-  const int rest = index / source.splits, split = index - rest * source.splits;
+  const int rest = source.splits == 1 ? index : index / source.splits, split = index - rest * source.splits;
   // Heads are taken in sections, whose keys and values stay in the L2 cache.
   const int section_items = item_tiles(source) * params.schedule.section_heads, section = rest / section_items;
   const int first_head = section * params.schedule.section_heads, within = rest - section * section_items;
   const int here = min_of(params.schedule.section_heads, params.schedule.heads - first_head);
   const int entry = within / here;
-  const int sequences = source.lengths.sequences();
-  // Later rows first: under a causal mask they take longest.
-  const WorkTile tile = source.tiles != nullptr
-                            ? source.tiles[entry]
-                            : WorkTile{entry % sequences, (source.row_tiles - 1 - entry / sequences) * m};
+  const PlacedTile at = source.tiles != nullptr ? source.tiles[entry] : tile_without_list(source, entry, m);
+  const WorkTile tile = at.tile;
   Item item{};
   item.row = tile.row;
   item.head = first_head + within - entry * here;
   item.batch = tile.sequence;
   item.tiles = TileWalk::nothing();
-  place = {source.lengths.queries(tile.sequence), source.lengths.keys(tile.sequence), 0, 0, split};
-  const int rows = place.q.used * source.group;
+  place = {at.q, at.k, 0, 0, split};
+  const int rows = place.q.used << source.group_log2;
   if (tile.row >= rows) return item;
   const auto mask = params.mask.bind(place.q.used, place.k.used);
   const int last = min_of(tile.row + m, rows) - 1;
-  item.tiles = walk_tiles(mask, tile.row / source.group, last / source.group + 1, n, {split, source.splits});
+  item.tiles =
+      walk_tiles(mask, tile.row >> source.group_log2, (last >> source.group_log2) + 1, n, {split, source.splits});
   if (item.tiles.sees_nothing()) return item;  // without keys: a split must not weigh what others do
   place.keys_begin = mask.visible(0).begin;
   place.keys_end = mask.visible(place.q.used - 1).end;
@@ -49,7 +55,7 @@ __device__ __forceinline__ Item find_item(const VarlenSource& source, const Para
 
 __device__ __forceinline__ ptx::Box5 query_box(const VarlenSource& source, const Item& item,
                                                const VarlenSource::Place& place, int row) {
-  return {{0, 0, place.q.begin + (item.row + row) / source.group, item.head, place.q.batch}};
+  return {{0, 0, place.q.begin + ((item.row + row) >> source.group_log2), item.head, place.q.batch}};
 }
 
 __device__ __forceinline__ ptx::Box5 key_box(const VarlenSource& source, const Item& item,
@@ -60,7 +66,7 @@ __device__ __forceinline__ ptx::Box5 key_box(const VarlenSource& source, const I
 template <class Mask>
 __device__ __forceinline__ Interval visible_keys(const VarlenSource& source, const Mask& mask,
                                                  const VarlenSource::Place& place, int row) {
-  const int query = row / source.group;
+  const int query = row >> source.group_log2;
   if (query >= place.q.used) return {0, 0};
   const Interval keys = mask.bind(place.q.used, place.k.used).visible(query);
   return {max_of(keys.begin, place.keys_begin), min_of(keys.end, place.keys_end)};
@@ -70,17 +76,35 @@ __device__ __forceinline__ Interval visible_keys(const VarlenSource& source, con
 template <class Mask>
 __device__ __forceinline__ int diagonal_of(const VarlenSource& source, const Mask& mask,
                                            const VarlenSource::Place& place, int row) {
-  return mask.bind(place.q.used, place.k.used).diagonal(row / source.group);
+  return mask.bind(place.q.used, place.k.used).diagonal(row >> source.group_log2);
 }
 
 __device__ __forceinline__ RowPlace row_place(const VarlenSource& source, const Item& item,
                                               const VarlenSource::Place& place, int row) {
-  const int query = row / source.group;
+  const int query = row >> source.group_log2;
   return {.batch = place.q.batch,
-          .head = item.head * source.group + (row - query * source.group),
+          .head = (item.head << source.group_log2) + (row - (query << source.group_log2)),
           .row = place.q.begin + query,
           .written = query < place.q.rows,
           .counts = query < place.q.used};
+}
+
+// A box of 64 rows of the output, from the item's row `row`. Packed, the next sequence begins where this one ends.
+__device__ __forceinline__ ptx::Box5 output_box(const VarlenSource& source, const Item& item,
+                                                const VarlenSource::Place& place, int row) {
+  const int query = row >> source.group_log2, queries = 64 >> source.group_log2;
+  if (source.lengths.q.cu_seqlens == nullptr) return {{0, 0, query, item.head, place.q.batch}};
+  const int valid = min_of(queries, place.q.rows - query);
+  return {{0, 0, queries - valid, place.q.begin + query + valid, item.head}};
+}
+
+__device__ __forceinline__ bool has_rows(const VarlenSource& source, const VarlenSource::Place& place, int row) {
+  return row >> source.group_log2 < place.q.rows;
+}
+
+// Do all rows of the item up to row `last` count?
+__device__ __forceinline__ bool all_count(const VarlenSource& source, const VarlenSource::Place& place, int last) {
+  return last >> source.group_log2 < place.q.used;
 }
 
 // Keys behind a sequence belong to the next one, or to nobody.

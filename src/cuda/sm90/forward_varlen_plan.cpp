@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "core/lower.hpp"
 #include "cuda/common/work_list.hpp"
@@ -15,9 +16,9 @@ namespace {
 constexpr std::size_t kCounterBytes = 256;
 constexpr int kTileCountAt = 2;
 constexpr int kMaxSplits = 64;
-// Keys and values of the heads that are taken together. TFLOP/s on an H200 with 16, 32, 64 MiB and all heads, causal d
-// 128, 16384 keys: sequences of 1k 446 / 440 / 376 / 350, of 4k 681 / 687 / 666 / 608, of 128 to 4096 576 / 596 / 612 /
-// 561
+// Keys and values of the heads that are taken together. TFLOP/s on an H200 with 32 MiB and 512 items against half of
+// both, d 128, 16384 keys: causal sequences of 1k 487 / 497, of 4k 707 / 702, full of 4k 771 / 780; of 128 to 4096
+// causal 625 / 602, at d 256 606 / 559
 constexpr std::int64_t kSectionBytes = 32 << 20;
 
 std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -42,12 +43,14 @@ int splits_of(const ForwardRow& row, const Problem& problem, const Device& devic
 }
 
 // As many heads, together with those that share their keys, as have their keys and values in the L2 cache, but enough
-// to keep the order from the longest item to the shortest. Sections are even.
+// to keep the order from the longest item to the shortest; fewer where all sequences seem to be of one length. Sections
+// are even.
 int section_heads_of(const Problem& problem, int group, std::int64_t tiles) {
   const std::int64_t rows = problem.total_k.value_or(problem.batch * problem.seqlen_k), heads = problem.heads_kv;
   const std::int64_t bytes = std::max<std::int64_t>(2 * rows * (problem.head_dim + head_dim_v(problem)), 1);
   const std::int64_t sharing = problem.heads_q / group / heads, items = std::max<std::int64_t>(tiles * sharing, 1);
-  const std::int64_t wanted = std::max(kSectionBytes / bytes, (kSectionItems + items - 1) / items);
+  const std::int64_t part = problem.total_q == problem.batch * problem.seqlen_q ? 2 : 1;
+  const std::int64_t wanted = std::max(kSectionBytes / part / bytes, (kSectionItems / part + items - 1) / items);
   const std::int64_t sections = (heads + std::min(wanted, heads) - 1) / std::min(wanted, heads);
   return static_cast<int>((heads + sections - 1) / sections * sharing);
 }
@@ -77,7 +80,7 @@ VarlenPlan plan_varlen(const ForwardRow& row, const Problem& problem, const Devi
     static constexpr std::int32_t kSomewhere = 0;
     const VarlenLengths lengths = lengths_of(problem, {.cu_seqlens_q = &kSomewhere, .cu_seqlens_k = &kSomewhere});
     plan.capacity = static_cast<int>(work_list_capacity(lengths, plan.group, row.tile.m));
-    plan.tiles_at = take(plan.capacity * sizeof(WorkTile));
+    plan.tiles_at = take(plan.capacity * sizeof(PlacedTile));
   }
   plan.section_heads =
       section_heads_of(problem, plan.group, plan.listed ? plan.capacity : plan.row_tiles * problem.batch);
@@ -91,7 +94,8 @@ VarlenPlan plan_varlen(const ForwardRow& row, const Problem& problem, const Devi
 }
 
 Launch launch_varlen(const ForwardRow& row, const Problem& problem, const Device& device) {
-  auto plan = std::make_shared<const VarlenPlan>(plan_varlen(row, problem, device));
+  auto plan = std::make_shared<VarlenPlan>(plan_varlen(row, problem, device));
+  if (device.index >= 0) make_source(row, problem, *plan);
   const std::int64_t tiles = plan->listed ? plan->capacity : plan->row_tiles * problem.batch;
   Launch launch;
   launch.shape = {
@@ -105,27 +109,39 @@ Launch launch_varlen(const ForwardRow& row, const Problem& problem, const Device
   return launch;
 }
 
-VarlenSource varlen_source(const ForwardRow& row, const Problem& problem, const VarlenPlan& plan, const Run& run) {
-  const Buffers& buffers = run.buffers;
-  auto* const workspace = static_cast<std::byte*>(run.workspace.data);
-  VarlenSource source{};
-  source.q = encode(buffers.q, row.dtype, shape_of(problem, Operand::q), 64, plan.group);
+void make_source(const ForwardRow& row, const Problem& problem, VarlenPlan& plan) {
+  VarlenSource& source = plan.source;
+  source.q = encode(kNoData, row.dtype, shape_of(problem, Operand::q), 64, plan.group);
+  const TensorShape o = shape_of(problem, Operand::o);
+  plan.output_begin = problem.total_q ? ragged_begin(o, 64, plan.group) : 0;
+  source.o = problem.total_q ? encode_ragged(kNoData, row.dtype, o, 64, plan.group)
+                             : encode(kNoData, row.dtype, o, 64, plan.group);
   // Without keys the maps must still be of something: what they load is masked and cleared.
-  const bool keys = shape_of(problem, Operand::k).rows > 0;
+  plan.keys = shape_of(problem, Operand::k).rows > 0;
   source.slices = loads_whole_tiles(problem);
-  const auto map = [&](Operand operand, const void* data, int columns) {
-    return encode_tile(keys ? data : buffers.q, row.dtype, shape_of(problem, keys ? operand : Operand::q), row.tile.n,
-                       columns, source.slices);
+  const auto map = [&](Operand operand, int columns) {
+    return encode_tile(kNoData, row.dtype, shape_of(problem, plan.keys ? operand : Operand::q), row.tile.n, columns,
+                       source.slices);
   };
-  source.k = map(Operand::k, buffers.k, row.tile.d);
-  source.v = map(Operand::v, buffers.v, row.tile.dv);
-  source.lengths = lengths_of(problem, buffers);
-  source.group = plan.group;
+  source.k = map(Operand::k, row.tile.d);
+  source.v = map(Operand::v, row.tile.dv);
+  source.group_log2 = std::countr_zero(static_cast<unsigned>(plan.group));
   source.heads_per_kv = static_cast<int>(problem.heads_q / plan.group / problem.heads_kv);
   source.splits = plan.splits;
   source.row_tiles = plan.row_tiles;
+}
+
+VarlenSource varlen_source(const VarlenPlan& plan, const Run& run) {
+  const Buffers& buffers = run.buffers;
+  auto* const workspace = static_cast<std::byte*>(run.workspace.data);
+  VarlenSource source = plan.source;
+  point_at(source.q, buffers.q);
+  point_at(source.o, static_cast<const char*>(buffers.o) + plan.output_begin);
+  point_at(source.k, plan.keys ? buffers.k : buffers.q);
+  point_at(source.v, plan.keys ? buffers.v : buffers.q);
+  source.lengths = lengths_of(run.problem, buffers);
   if (plan.listed) {
-    source.tiles = reinterpret_cast<const WorkTile*>(workspace + plan.tiles_at);
+    source.tiles = reinterpret_cast<const PlacedTile*>(workspace + plan.tiles_at);
     source.tile_count = static_cast<const int*>(run.workspace.data) + kTileCountAt;
   }
   if (plan.splits > 1) {
@@ -156,7 +172,7 @@ void before_varlen(const ForwardRow& row, const Run& run, const VarlenPlan& plan
                   .tile_rows = row.tile.m,
                   .tile_keys = row.tile.n,
                   .capacity = plan.capacity,
-                  .tiles = plan.listed ? reinterpret_cast<WorkTile*>(workspace + plan.tiles_at) : nullptr,
+                  .tiles = plan.listed ? reinterpret_cast<PlacedTile*>(workspace + plan.tiles_at) : nullptr,
                   .count = static_cast<int*>(run.workspace.data) + kTileCountAt,
                   .max_logit = max_logit,
                   .heads = static_cast<int>(run.problem.heads_q)},

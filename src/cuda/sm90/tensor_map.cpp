@@ -13,18 +13,25 @@ namespace {
 constexpr std::int64_t kStep = 8;                       // elements: strides are multiples of 16 bytes
 constexpr std::int64_t kLimit = std::int64_t{1} << 39;  // elements: and below 2^40 bytes
 
-// The library does not link the driver: its encoder is asked for by name.
-decltype(&cuTensorMapEncodeTiled) encoder() {
-  static const auto function = [] {
-    void* address = nullptr;
-    cudaDriverEntryPointQueryResult found{};
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &address, 12000, cudaEnableDefault, &found),
-          "cudaGetDriverEntryPointByVersion");
-    if (found != cudaDriverEntryPointSuccess || address == nullptr)
-      throw Error(Status::device_error,
-                  "the CUDA driver has no cuTensorMapEncodeTiled; nearest: a driver for CUDA 12.0");
-    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(address);
-  }();
+// The library does not link the driver: its functions are asked for by name.
+template <class Function>
+Function driver_function(const char* name) {
+  void* address = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+  check(cudaGetDriverEntryPointByVersion(name, &address, 12000, cudaEnableDefault, &found),
+        "cudaGetDriverEntryPointByVersion");
+  if (found != cudaDriverEntryPointSuccess || address == nullptr)
+    throw Error(Status::device_error, fmt::format("the CUDA driver has no {}; nearest: a driver for CUDA 12.0", name));
+  return reinterpret_cast<Function>(address);
+}
+
+auto encoder() {
+  static const auto function = driver_function<decltype(&cuTensorMapEncodeTiled)>("cuTensorMapEncodeTiled");
+  return function;
+}
+
+auto address_replacer() {
+  static const auto function = driver_function<decltype(&cuTensorMapReplaceAddress)>("cuTensorMapReplaceAddress");
   return function;
 }
 
@@ -59,6 +66,9 @@ CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, con
   return map;
 }
 
+// Of one row the stride may be anything, and a ragged map takes it all the same.
+std::int64_t ragged_step(const TensorShape& tensor) { return tensor.rows > 1 ? tensor.strides.seqlen : kStep; }
+
 }  // namespace
 
 std::string decline_strides(std::string_view name, const TensorShape& tensor) {
@@ -79,7 +89,14 @@ std::string decline_strides(std::string_view name, const TensorShape& tensor) {
   return {};
 }
 
-void load_encoder() { encoder(); }
+void load_encoder() { encoder(), address_replacer(); }
+
+void point_at(CUtensorMap& map, const void* data) {
+  const CUresult result = address_replacer()(&map, const_cast<void*>(data));
+  if (result != CUDA_SUCCESS)
+    throw Error(Status::device_error,
+                fmt::format("cuTensorMapReplaceAddress: error {} for {}", static_cast<int>(result), data));
+}
 
 CUtensorMap encode(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int group) {
   const auto& [batch, rows, heads, columns, strides] = tensor;
@@ -103,13 +120,29 @@ CUtensorMap encode_slices(const void* data, DType dtype, const TensorShape& tens
 
 CUtensorMap encode_ragged(const void* data, DType dtype, const TensorShape& tensor, int box_rows) {
   const auto& [batch, rows, heads, columns, strides] = tensor;
-  const std::int64_t row = rows > 1 ? strides.seqlen : kStep;
+  const std::int64_t row = ragged_step(tensor);
   return encode(static_cast<const char*>(data) - 2 * box_rows * row, dtype, tensor,
                 {{columns, 1, 64},
                  {box_rows, row, box_rows},
                  {rows + 1, row, 1},
                  {heads, strides.head, 1},
                  {batch, strides.batch, 1}});
+}
+
+std::int64_t ragged_begin(const TensorShape& tensor, int box_rows, int group) {
+  return -2 * (box_rows / group) * ragged_step(tensor);
+}
+
+CUtensorMap encode_ragged(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int group) {
+  const auto& [batch, rows, heads, columns, strides] = tensor;
+  const std::int64_t row = ragged_step(tensor);
+  const int positions = box_rows / group;
+  return encode(data, dtype, tensor,
+                {{columns, 1, 64},
+                 {group, strides.head, group},
+                 {positions, row, positions},
+                 {rows + 1, row, 1},
+                 {heads / group, strides.head * group, 1}});
 }
 
 }  // namespace fattn::gpu::sm90
