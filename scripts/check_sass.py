@@ -8,8 +8,10 @@ For each object with a log beside it (OBJECT.ptxas.log, kept by cmake/ptxas_log.
 spills of its kernels, and exits 1 when
   * ptxas says that it serialised wgmma or ignored setmaxnreg (C7508 to C7520; it calls that "info"),
   * a kernel of an sm90 row has no wgmma,
-  * a loop that issues wgmma, and holds no smaller one that does, touches local memory (LDL, STL).
-The last two read the machine code through cuobjdump, which needs nvdisasm beside it or in PATH. Without it they are left
+  * a loop that issues wgmma, and holds no smaller one that does, touches local memory (LDL, STL),
+  * an arrival at a barrier stands behind ldmatrix loads that nothing has waited for: it overtakes them, and who waits at
+    the barrier may overwrite what they are to read.
+The last three read the machine code through cuobjdump, which needs nvdisasm beside it or in PATH. Without it they are left
 out and said to be, or fail with --require-sass."""
 
 import argparse
@@ -24,6 +26,7 @@ HARMLESS = {"C7519"}  # "warpgroup.arrive is injected": a fence that costs nothi
 MESSAGE = re.compile(r"\((C75\d\d)\)[^\n]*")
 ENTRY = re.compile(r"Compiling entry function '([^']+)'")
 FUNCTION = re.compile(r"Function : (\S+)")
+ENCODING = re.compile(r"^\s*/\* (0x[0-9a-f]+) \*/\s*$")
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z0-9_.]+)([^;]*);")
 
 
@@ -73,6 +76,27 @@ def read_sass(text):
         elif code is not None and (found := INSTRUCTION.search(line)):
             code.append((int(found.group(1), 16), found.group(3), found.group(4), bool(found.group(2))))
     return functions
+
+
+def arrivals_before_loads(text):
+    """{mangled name: arrivals behind an LDSM whose scoreboard no instruction between has waited for}, in the order of the
+    text. The second half of an instruction says, from bit 41: stall, yield, scoreboard to set, to free, mask to wait."""
+    found, instruction, name, pending = {}, None, "", {}
+    for line in text.splitlines():
+        if function := FUNCTION.search(line):
+            name, pending = function.group(1), {}
+        elif match := INSTRUCTION.search(line):
+            instruction = match
+        elif instruction and (half := ENCODING.search(line)):
+            address, opcode = instruction.group(1), instruction.group(3)
+            control = int(half.group(1), 16) >> 41
+            pending = {board: at for board, at in pending.items() if not control >> (11 + board) & 1}
+            if opcode.startswith("SYNCS.ARRIVE") and pending:
+                found.setdefault(name, []).append(f"0x{address} behind 0x{max(pending.values())}")
+            if opcode.startswith("LDSM") and (board := control >> 5 & 7) != 7:
+                pending[board] = address
+            instruction = None
+    return found
 
 
 def is_wgmma(opcode):
@@ -172,6 +196,8 @@ def check(objects, cuobjdump, out=print):
         if cuobjdump and kernels:
             sass = subprocess.run([cuobjdump, "-sass", str(path)], capture_output=True, text=True, check=True)
             functions = read_sass(sass.stdout)
+            complaints += [f"{short(name)}: an arrival overtakes ldmatrix: " + ", ".join(places[:8])
+                           for name, places in arrivals_before_loads(sass.stdout).items()]
         for name, numbers in kernels.items():
             code = functions.get(name)
             products = "-"

@@ -77,6 +77,32 @@ class Sass(unittest.TestCase):
         self.assertEqual(check_sass.local_memory_in_main_loops(code(*lines)), [])
 
 
+class Arrivals(unittest.TestCase):
+    """(instruction, scoreboard it sets, mask it waits for)."""
+
+    def places(self, *instructions):
+        text = f"\t\tFunction : {NAME}\n"
+        for i, (line, board, mask) in enumerate(instructions):
+            text += f"        /*{16 * i:04x}*/                   {line} ;   /* 0x000000000000 */\n"
+            text += f"                                             /* {(mask << 11 | 7 << 8 | board << 5) << 41:#018x} */\n"
+        return check_sass.arrivals_before_loads(text).get(NAME, [])
+
+    LOADS = (("LDSM.16.M88.4 R200, [R23]", 1, 0), ("LDSM.16.M88.4 R224, [R11]", 0, 0))
+    ARRIVAL = ("@!P2 SYNCS.ARRIVE.TRANS64.A1T0 RZ, [UR20+0x31908], RZ", 7, 0)
+
+    def test_behind_loads(self):
+        self.assertEqual(self.places(*self.LOADS, self.ARRIVAL), ["0x0020 behind 0x0010"])
+
+    def test_one_scoreboard_is_not_both(self):
+        self.assertEqual(self.places(*self.LOADS, ("WARPGROUP.ARRIVE", 7, 1), self.ARRIVAL), ["0x0030 behind 0x0000"])
+
+    def test_behind_a_wait(self):
+        self.assertEqual(self.places(*self.LOADS, ("WARPGROUP.ARRIVE", 7, 3), self.ARRIVAL), [])
+
+    def test_before_loads(self):
+        self.assertEqual(self.places(self.ARRIVAL, *self.LOADS), [])
+
+
 class Whole(unittest.TestCase):
     def run_check(self, log, listing):
         """With a stand-in for cuobjdump that prints `listing`."""

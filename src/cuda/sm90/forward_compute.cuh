@@ -44,6 +44,7 @@ struct ForwardCompute {
   float top_logit[2];   // of the item's rows, where max_logit is asked for
   float factor[2];      // what the output has to be multiplied by
   float sum_before[2];  // row sums before the last tile
+  float alarm;          // of the item's stale reference
 
   __device__ __forceinline__ void arrive(std::uint32_t barrier) const {
     __syncwarp();
@@ -112,8 +113,8 @@ struct ForwardCompute {
 
   __device__ __forceinline__ void release_queries() { arrive(Shared::query_barrier(shared, warpgroup) + 8); }
 
-  // After the first product that reads queries from registers. Not before: an arrival overtakes loads that are only
-  // begun, and where the other warpgroup's stores held them up they found the next item's queries (seen at d 192).
+  // Behind a wgmma_fence(), which waits for the registers. Not before: an arrival overtakes loads that are only begun,
+  // and where the other warpgroup's stores held them up they found the next item's queries (seen at d 192).
   __device__ __forceinline__ void queries_are_loaded() {
     if constexpr (tile.q_registers) release_queries();
   }
@@ -260,6 +261,7 @@ struct ForwardCompute {
   // Weights of an item's first tile.
   __device__ __forceinline__ void weigh_first(const Item& item, const Visible& seen) {
     top_logit[0] = top_logit[1] = -INFINITY;
+    alarm = item.tiles.first_masked ? tile::kAlarmBehindMask : tile::kAlarm;
     const int j = item.tiles.end - 1;
     if constexpr (tile.skip_halves) {
       // A tile without a mask has code of its own: asking what is seen cost full attention 6 % at 512 keys.
@@ -279,8 +281,8 @@ struct ForwardCompute {
     k_ring.wait_full();
     ptx::pin(scores);
     ptx::wgmma_fence();
-    issue_scores(k_ring.stage());
     queries_are_loaded();
+    issue_scores(k_ring.stage());
     const Visible seen = visible_first(item);
     output_left();
     ptx::wgmma_wait<0>();
@@ -328,7 +330,7 @@ struct ForwardCompute {
     const auto halves = shape_scores(item, j, masked);
     bool moved;
     if constexpr (part == Part::plain) {
-      moved = tile::softmax_stale(scores, rows, factor, sum_before, params.score.scale_log2);
+      moved = tile::softmax_stale(scores, rows, factor, sum_before, params.score.scale_log2, alarm);
     } else {
       moved = tile::softmax_exact(scores, rows, factor, params.score.scale_log2, halves);
     }
@@ -355,8 +357,8 @@ struct ForwardCompute {
     load_queries(next);
     ptx::pin(output), ptx::pin(scores), ptx::pin(weights);
     ptx::wgmma_fence();
-    issue_scores(k_ring.stage());
     queries_are_loaded();
+    issue_scores(k_ring.stage());
     v_ring.wait_full();
     issue_output(item, item.tiles.begin, item.tiles.end - item.tiles.begin != 1);
     pass_turn();

@@ -122,20 +122,19 @@ __device__ __forceinline__ bool softmax_exact(float (&scores)[count], SoftmaxRow
 }
 
 // With the reference left where it is: no maxima. Every row must have met a key. When this lane's weights of a tile add
-// up to more than kAlarm, the reference moves to the row's maximum after all: so that a key which decides its row
+// up to more than `alarm`, the reference moves to the row's maximum after all: so that a key which decides its row
 // weighs exactly 1, and rounding costs it nothing. The output must then be multiplied by `factor`. Where a sum is not
-// below kOverflow afterwards, the tile has to be done again with softmax_exact, from sum_before and the output before
-// it.
-//
-// kAlarm: RMS error of O beside cuDNN's on data with outliers, d 64 / 128: 2^8 1.13 / 1.11, 32 1.045 / 1.03, 24 1.04 /
-// 1.03 and d 64 2 to 19 % slower, 16 d 128 1 to 2 % slower.
-inline constexpr float kOverflow = 0x1p100f, kAlarm = 32.f;
+// below kOverflow afterwards, the tile has to be done again with softmax_exact, from sum_before and the output before.
+inline constexpr float kOverflow = 0x1p100f;
+// RMS error of O beside cuDNN's on data with outliers, full, d 64 and 128: 1.13 and 1.11 with 2^8, 1.045 and 1.03 with
+// 32. Behind a masked tile, of which some rows see few keys, 32 moves nearly every time: causal d 64 2 to 4 % slower.
+inline constexpr float kAlarm = 32.f, kAlarmBehindMask = 256.f;
 template <int count>
 __device__ __forceinline__ bool softmax_stale(float (&scores)[count], SoftmaxRows& rows, float (&factor)[2],
-                                              float (&sum_before)[2], float scale_log2) {
+                                              float (&sum_before)[2], float scale_log2, float alarm) {
   float sum[2];
   weigh(scores, sum, rows.reference, scale_log2);
-  const bool move = __any_sync(~0u, sum[0] > kAlarm || sum[1] > kAlarm);
+  const bool move = __any_sync(~0u, sum[0] > alarm || sum[1] > alarm);
   if (move) {
     float top[2];
     row_tops(top, scores);
