@@ -64,4 +64,26 @@ struct BackwardItemReader {
   }
 };
 
+// For threads beside the loader: step(round, item, walk) for each query tile of each item, then
+// finished(rounds so far) before the item is given back.
+template <class Params, class Shared, class Step, class Finished>
+__device__ __forceinline__ void each_query_tile(const Params& params, Shared& memory, const Step& step,
+                                                const Finished& finished) {
+  int round = 0;
+#pragma unroll 1
+  for (BackwardItemReader<Shared> items{memory};;) {
+    const BackwardItem& item = items.wait();
+    if (item.key < 0) return;
+    const int end = round + (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
+    QueryWalk walk(item, params.source.heads_per_kv);
+#pragma unroll 1
+    for (; round < end; round++) {
+      step(round, item, walk);
+      walk.advance();
+    }
+    finished(end);
+    items.done();
+  }
+}
+
 }  // namespace fattn::gpu::sm90

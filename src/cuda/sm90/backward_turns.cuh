@@ -18,21 +18,12 @@ struct BackwardAddInTurn {
   Shared& memory;
 
   __device__ __forceinline__ void run() const {
-    int round = 0;
-#pragma unroll 1
-    for (BackwardItemReader<Shared> items{memory};;) {
-      const BackwardItem& item = items.wait();
-      if (item.key < 0) return;
-      const int end = round + (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
-      QueryWalk walk(item, params.source.heads_per_kv);
-#pragma unroll 1
-      for (; round < end; round++) {
-        add(round, part_of<tile>(params.rows, item, walk), item.key_tile);
-        walk.advance();
-      }
-      say_complete(end);
-      items.done();
-    }
+    each_query_tile(
+        params, memory,
+        [this](int round, const BackwardItem& item, const QueryWalk& walk) {
+          add(round, part_of<tile>(params.rows, item, walk), item.key_tile);
+        },
+        [this](int rounds) { say_complete(rounds); });
   }
 
   // All additions of earlier rounds: said before this thread waits for another block.
@@ -67,21 +58,13 @@ struct BackwardPassTurns {
   Shared& memory;
 
   __device__ __forceinline__ void run() const {
-    int round = 0;
-#pragma unroll 1
-    for (BackwardItemReader<Shared> items{memory};;) {
-      const BackwardItem& item = items.wait();
-      if (item.key < 0) return;
-      const int end = round + (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
-      QueryWalk walk(item, params.source.heads_per_kv);
-#pragma unroll 1
-      for (; round < end; round++) {
-        while (static_cast<int>(ptx::load_shared_acquire(ptx::shared_address(&memory.added))) <= round) ptx::pause();
-        ptx::store_release(params.rows.turns + part_of<tile>(params.rows, item, walk), item.key_tile + 1);
-        walk.advance();
-      }
-      items.done();
-    }
+    each_query_tile(
+        params, memory,
+        [this](int round, const BackwardItem& item, const QueryWalk& walk) {
+          while (static_cast<int>(ptx::load_shared_acquire(ptx::shared_address(&memory.added))) <= round) ptx::pause();
+          ptx::store_release(params.rows.turns + part_of<tile>(params.rows, item, walk), item.key_tile + 1);
+        },
+        [](int) {});
   }
 };
 

@@ -121,7 +121,7 @@ CUtensorMap encode_slices(const void* data, DType dtype, const TensorShape& tens
 CUtensorMap encode_ragged(const void* data, DType dtype, const TensorShape& tensor, int box_rows) {
   const auto& [batch, rows, heads, columns, strides] = tensor;
   const std::int64_t row = ragged_step(tensor);
-  return encode(static_cast<const char*>(data) - 2 * box_rows * row, dtype, tensor,
+  return encode(static_cast<const char*>(data) + ragged_begin(tensor, box_rows, 1), dtype, tensor,
                 {{columns, 1, 64},
                  {box_rows, row, box_rows},
                  {rows + 1, row, 1},
