@@ -91,6 +91,27 @@ TEST(CudaPlans, WorkspaceIsLinear) {
   }
 }
 
+// A dense row would fill a tile with each head's few queries, and read the keys they share once for each head.
+TEST(CudaPlans, FewQueriesLieSideBySide) {
+  if (!compiled()) GTEST_SKIP() << "built without CUDA";
+  const auto chosen = [](const char* problem) { return plan(parse_problem(problem), h200()).kernel(); };
+  EXPECT_EQ(chosen("fwd b16 hq32 hk8 sq1 sk8192 d128 bf16"), "sm90_forward_bf16_d128_band_varlen");
+  EXPECT_EQ(chosen("fwd b16 hq32 hk8 sq16 sk1000 d64 fp16 causal"), "sm90_forward_fp16_d64_band_varlen");
+  EXPECT_EQ(chosen("fwd b16 hq32 hk8 sq1 sk8192 d128 bf16 batch_invariant"), "sm90_forward_bf16_d128_band");
+  EXPECT_EQ(chosen("fwd b16 hq32 hk32 sq1 sk8192 d128 bf16"), "sm90_forward_bf16_d128_band");
+  EXPECT_EQ(chosen("fwd b16 hq32 hk8 sq512 sk8192 d128 bf16"), "sm90_forward_bf16_d128_band");
+}
+
+// A list of tiles would tell nothing, and making it is a kernel more.
+TEST(CudaPlans, PackedSequencesOfOneLengthNeedNoList) {
+  if (!compiled()) GTEST_SKIP() << "built without CUDA";
+  const auto workspace = [](const char* problem) { return plan(parse_problem(problem), h200()).workspace_bytes(); };
+  const std::size_t even = workspace("fwd b16 hq16 hk16 sq1024 sk1024 d128 tq16384 tk16384 bf16 causal");
+  EXPECT_EQ(even, workspace("fwd b1 hq16 hk16 sq1024 sk1024 d128 tq1024 tk1024 bf16 causal"));
+  EXPECT_GT(workspace("fwd b16 hq16 hk16 sq1024 sk1024 d128 tq16383 tk16383 bf16 causal"), even);
+  EXPECT_GT(workspace("fwd b16 hq16 hk16 sq1024 sk1024 d128 tq16384 tk16384 seqused=k bf16 causal"), even);
+}
+
 TEST(Accelerator, HostMemoryIsNeverDeviceMemory) {
   int value = 0;
   const auto where = accelerator::locate(&value);

@@ -16,7 +16,7 @@ struct RowPlace {
   bool counts;  // else it is written as a row without keys
 };
 
-__device__ __forceinline__ int item_count(const DenseSource&, const Schedule& schedule) { return schedule.items; }
+__device__ __forceinline__ int item_count(const DenseSource&, const Schedule& schedule, int) { return schedule.items; }
 
 template <class Params>
 __device__ __forceinline__ Item find_item(const DenseSource& source, const Params& params, DenseSource::Place&,

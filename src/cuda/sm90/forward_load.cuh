@@ -25,7 +25,7 @@ struct ForwardFind {
   tile::RingPosition<1> item_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, item_barriers))};
 
   __device__ __forceinline__ void run() {
-    ItemQueue queue{item_count(params.source, params.schedule), params.schedule.queued, params.counters};
+    ItemQueue queue{item_count(params.source, params.schedule, tile.m), params.schedule.queued, params.counters};
     for (int slot = 0;; slot = slot + 1 == Shared::kItems ? 0 : slot + 1) {
       Item item{};
       item.row = -1;

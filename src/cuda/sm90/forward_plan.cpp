@@ -48,6 +48,11 @@ std::int64_t items_of(const Problem& problem, int m) {
   return (problem.seqlen_q + m - 1) / m * problem.heads_q * problem.batch;
 }
 
+bool few_items(const ForwardRow& row, const Problem& problem, const Device& device) {
+  return !problem.batch_invariant && items_of(problem, row.tile.m) * 2 <= device.sm_count &&
+         problem.seqlen_k >= 4 * kSplitKeys;
+}
+
 }  // namespace
 
 bool loads_whole_tiles(const Problem& problem) {
@@ -60,9 +65,11 @@ CUtensorMap encode_tile(const void* data, DType dtype, const TensorShape& tensor
                : encode(data, dtype, tensor, box_rows);
 }
 
-bool few_items(const ForwardRow& row, const Problem& problem, const Device& device) {
-  return !problem.batch_invariant && items_of(problem, row.tile.m) * 2 <= device.sm_count &&
-         problem.seqlen_k >= 4 * kSplitKeys;
+int heads_side_by_side(const ForwardRow& row, const Problem& problem) {
+  const std::int64_t group = problem.heads_q / problem.heads_kv, m = row.tile.m;
+  if (problem.batch_invariant || group == 1 || 64 % group != 0) return 1;
+  const std::int64_t apart = (problem.seqlen_q + m - 1) / m * group, together = (problem.seqlen_q * group + m - 1) / m;
+  return together * 2 <= apart ? static_cast<int>(group) : 1;
 }
 
 ModifiedScore modified_score(const Problem& problem) {
@@ -126,6 +133,10 @@ std::string decline_forward(const ForwardRow& row, const Problem& problem, const
         "seqlen_q = {} with batch * heads_q = {}: too few tiles of {} queries for {} multiprocessors, left to the row "
         "that splits keys",
         problem.seqlen_q, problem.batch * problem.heads_q, row.tile.m, device.sm_count);
+  if (const int heads = heads_side_by_side(row, problem); !row.varlen && heads > 1)
+    return fmt::format(
+        "seqlen_q = {}: tiles of {} queries, left to the row that puts the {} heads of a group side by side",
+        problem.seqlen_q, row.tile.m, heads);
   return {};
 }
 

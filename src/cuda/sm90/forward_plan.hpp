@@ -49,7 +49,9 @@ bool loads_whole_tiles(const Problem& problem);
 // The map of an operand for boxes of `box_rows` rows and, where `whole`, of all `columns` of the tile.
 CUtensorMap encode_tile(const void* data, DType dtype, const TensorShape& tensor, int box_rows, int columns,
                         bool whole);
-bool few_items(const ForwardRow& row, const Problem& problem, const Device& device);
+// How many query heads that share keys lie side by side as rows of one tile: all of a group where that saves at least
+// half of the tiles, else one. Not where a row's bits must not depend on its neighbours in a tile.
+int heads_side_by_side(const ForwardRow& row, const Problem& problem);
 ModifiedScore modified_score(const Problem& problem);
 RowLayout lse_layout(const Problem& problem);
 RowsOut rows_out(const Problem& problem, void* data);

@@ -7,21 +7,25 @@
 // sequence and one of the `group` heads that lie side by side.
 namespace fattn::gpu::sm90 {
 
-// Of one head.
-__device__ __forceinline__ int item_tiles(const VarlenSource& source) {
-  return source.tiles != nullptr ? *source.tile_count : source.row_tiles * source.lengths.sequences();
+// Of one head. Without a list all sequences are taken to be as long as the longest, and rows behind the last packed one
+// follow.
+__device__ __forceinline__ int item_tiles(const VarlenSource& source, int m) {
+  if (source.tiles != nullptr) return *source.tile_count;
+  const int tiles = source.row_tiles * source.lengths.batch;
+  if (source.lengths.q.cu_seqlens == nullptr) return tiles;
+  return tiles + ceil_div(rows_behind(source.lengths.q, source.lengths.batch).rows << source.group_log2, m);
 }
 
-__device__ __forceinline__ int item_count(const VarlenSource& source, const Schedule& schedule) {
-  return item_tiles(source) * schedule.heads * source.splits;
+__device__ __forceinline__ int item_count(const VarlenSource& source, const Schedule& schedule, int m) {
+  return item_tiles(source, m) * schedule.heads * source.splits;
 }
 
 // Later rows first: under a causal mask they take longest.
 __device__ __forceinline__ PlacedTile tile_without_list(const VarlenSource& source, int entry, int m) {
-  const int sequences = source.lengths.sequences(), sequence = entry % sequences;
-  return {{sequence, (source.row_tiles - 1 - entry / sequences) * m},
-          source.lengths.queries(sequence),
-          source.lengths.keys(sequence)};
+  const int batch = source.lengths.batch, from_last = entry / batch;
+  WorkTile tile{entry - from_last * batch, (source.row_tiles - 1 - from_last) * m};
+  if (from_last >= source.row_tiles) tile = {batch, (entry - source.row_tiles * batch) * m};
+  return {tile, source.lengths.queries(tile.sequence), source.lengths.keys(tile.sequence)};
 }
 
 template <class Params>
@@ -29,7 +33,7 @@ __device__ __forceinline__ Item find_item(const VarlenSource& source, const Para
                                           int index, int m, int n) {
   const int rest = source.splits == 1 ? index : index / source.splits, split = index - rest * source.splits;
   // Heads are taken in sections, whose keys and values stay in the L2 cache.
-  const int section_items = item_tiles(source) * params.schedule.section_heads, section = rest / section_items;
+  const int section_items = item_tiles(source, m) * params.schedule.section_heads, section = rest / section_items;
   const int first_head = section * params.schedule.section_heads, within = rest - section * section_items;
   const int here = min_of(params.schedule.section_heads, params.schedule.heads - first_head);
   const int entry = within / here;

@@ -23,17 +23,12 @@ constexpr std::int64_t kSectionBytes = 32 << 20;
 
 std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-bool lengths_known(const Problem& problem) {
-  return !problem.total_q && !problem.total_k && !problem.seqused_q && !problem.seqused_k;
-}
-
-// Query heads that share keys lie side by side as rows where that saves at least half of the tiles. Not where a row's
-// bits must not depend on its neighbours in a tile.
-int group_of(const ForwardRow& row, const Problem& problem) {
-  const std::int64_t group = problem.heads_q / problem.heads_kv, m = row.tile.m;
-  if (problem.batch_invariant || group == 1 || 64 % group != 0) return 1;
-  const std::int64_t apart = (problem.seqlen_q + m - 1) / m * group, together = (problem.seqlen_q * group + m - 1) / m;
-  return together * 2 <= apart ? static_cast<int>(group) : 1;
+// Are all sequences of one length? Packed ones are if the longest leave no room for a shorter one: then, whatever
+// cu_seqlens say, nothing but empty tiles can come of it.
+bool even_lengths(const Problem& problem) {
+  if (problem.seqused_q || problem.seqused_k) return false;
+  return problem.total_q.value_or(problem.batch * problem.seqlen_q) == problem.batch * problem.seqlen_q &&
+         problem.total_k.value_or(problem.batch * problem.seqlen_k) == problem.batch * problem.seqlen_k;
 }
 
 int splits_of(const ForwardRow& row, const Problem& problem, const Device& device, std::int64_t items) {
@@ -62,11 +57,11 @@ VarlenPlan plan_varlen(const ForwardRow& row, const Problem& problem, const Devi
   const std::int64_t m = row.tile.m;
   plan.limits = lower_band(problem.mask);
   plan.score = modified_score(problem);
-  plan.group = group_of(row, problem);
+  plan.group = heads_side_by_side(row, problem);
   plan.row_tiles = static_cast<int>((problem.seqlen_q * plan.group + m - 1) / m);
   const std::int64_t items = plan.row_tiles * problem.batch * (problem.heads_q / plan.group);
   plan.splits = splits_of(row, problem, device, items);
-  plan.listed = !lengths_known(problem);
+  plan.listed = !even_lengths(problem);
   plan.rows = problem.heads_q * (problem.total_q ? *problem.total_q : problem.batch * problem.seqlen_q);
 
   std::size_t bytes = kCounterBytes;
