@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/buffer_table.hpp"
 #include "fattn/attention.hpp"
 
 namespace fattn {
@@ -46,6 +47,7 @@ struct PlanState {
   Problem problem;
   Device device;
   const Kernel* kernel = nullptr;
+  std::vector<BufferEntry> buffers;  // what run() checks
   Launch launch;
   std::vector<Refusal> refusals;
 };

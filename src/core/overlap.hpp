@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
-#include "fattn/attention.hpp"
+#include "core/buffer_table.hpp"
 
 namespace fattn {
 
@@ -11,6 +12,7 @@ namespace fattn {
 // interleaved, so it looks whether the first or last element of one is an element of the other: that finds every
 // overlap of contiguous tensors and every output written in place, and never refuses tensors that are apart. Allocates
 // only to throw.
-void check_overlap(const Problem& problem, const Buffers& buffers, const void* workspace, std::size_t workspace_bytes);
+void check_overlap(std::span<const BufferEntry> table, const Buffers& buffers, const void* workspace,
+                   std::size_t workspace_bytes);
 
 }  // namespace fattn

@@ -138,6 +138,7 @@ Plan plan_from(std::span<const Row> table, const Problem& problem, const Device&
   auto state = std::make_shared<detail::PlanState>();
   state->problem = problem;
   state->device = device;
+  state->buffers = buffer_table(problem);
   const Forced choice = split(forced).empty() ? Forced{&first_row(table, problem, device, state->refusals), {}}
                                               : forced_row(table, problem, device, forced);
   state->kernel = choice.kernel;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/accelerator.hpp"
 #include "core/blocks.hpp"
-#include "core/extents.hpp"
+#include "core/buffer_table.hpp"
 #include "core/kernel.hpp"
 #include "core/lengths.hpp"
 #include "core/message.hpp"
@@ -18,15 +19,6 @@ namespace {
 
 using accelerator::Space;
 using std::int64_t;
-
-// One pointer of Buffers and what the problem says about it.
-struct Entry {
-  const char* name;
-  const void* pointer;
-  bool needed;        // the problem has it and it is not empty
-  bool out_of_place;  // given, this pass would take part in it, but the problem does not speak of it
-  int64_t alignment;
-};
 
 const char* name_of(Space space) {
   switch (space) {
@@ -52,84 +44,25 @@ void check_place(const char* name, const void* pointer, const Device& device) {
           device.index);
 }
 
-void check(const Entry& entry, const Device& device) {
-  const auto& [name, pointer, needed, out_of_place, alignment] = entry;
+void check(const BufferEntry& entry, const void* pointer, const Device& device) {
+  const char* const name = entry.name;
+  const auto alignment = static_cast<std::uintptr_t>(entry.alignment);
+  const bool needed = entry.needed && !(entry.may_be_null && pointer == nullptr);
   require(pointer != nullptr || !needed, "{} = null is needed by this problem; nearest: a valid pointer", name);
-  require(pointer == nullptr || !out_of_place, "{} is given and the problem has no such option; nearest: null", name);
+  require(pointer == nullptr || !entry.out_of_place, "{} is given and the problem has no such option; nearest: null",
+          name);
   if (pointer == nullptr || !needed) return;
   const auto address = reinterpret_cast<std::uintptr_t>(pointer);
-  require(address % static_cast<std::uintptr_t>(alignment) == 0,
-          "{} = {} is not a multiple of {} bytes as the problem promises; nearest: {}", name, pointer, alignment,
-          reinterpret_cast<const void*>(address / static_cast<std::uintptr_t>(alignment) *
-                                        static_cast<std::uintptr_t>(alignment)));
+  require(address % alignment == 0, "{} = {} is not a multiple of {} bytes as the problem promises; nearest: {}", name,
+          pointer, alignment, reinterpret_cast<const void*>(address / alignment * alignment));
   check_place(name, pointer, device);
 }
 
-void check_buffers(const Problem& p, const Buffers& b, const Device& device) {
-  const bool forward = p.pass != Pass::backward, backward = p.pass == Pass::backward;
-  const auto& bias = p.score.bias;
-  const bool no_bias = bias && bias->keys && p.seqlen_k == 0;
-  const auto tensor = [&](const char* name, const void* pointer, Operand operand) {
-    const bool needed = takes_part(p.pass, operand) && !extents(p, operand).empty();
-    check({name, pointer, needed, false, p.alignment}, device);
-  };
-  // An array that an option of the problem calls for. It may be null where it has no elements.
-  const auto option = [&](const char* name, const void* pointer, bool given, int64_t size, bool empty = false) {
-    check({name, pointer, given && !empty, !given, size}, device);
-  };
-  // The same, of one pass; the other passes ignore it.
-  const auto option_of = [&](bool this_pass, const char* name, const void* pointer, bool given, bool empty = false) {
-    if (this_pass) option(name, pointer, given, 4, empty);
-  };
-
-  tensor("q", b.q, Operand::q);
-  tensor("k", b.k, Operand::k);
-  tensor("v", b.v, Operand::v);
-  tensor("o", b.o, Operand::o);
-  tensor("dout", b.dout, Operand::dout);
-  tensor("dq", b.dq, Operand::dq);
-  tensor("dk", b.dk, Operand::dk);
-  tensor("dv", b.dv, Operand::dv);
-
-  option("lse", b.lse, backward || p.return_lse, 4);
-  option_of(forward, "max_logit", b.max_logit, p.return_max_logit);
-  option_of(backward, "dlse", b.dlse, p.dlse);
-  option_of(backward, "dbias", b.dbias, p.dbias, no_bias);
-  option_of(backward, "dsink", b.dsink, p.dsink);
-
-  option("cu_seqlens_q", b.cu_seqlens_q, p.total_q.has_value(), 4);
-  option("cu_seqlens_k", b.cu_seqlens_k, p.total_k.has_value(), 4);
-  option("seqused_q", b.seqused_q, p.seqused_q, 4);
-  option("seqused_k", b.seqused_k, p.seqused_k, 4);
-
-  option("bias", b.bias, bias.has_value(), bias ? size_of(bias->dtype) : 1, no_bias);
-  option("alibi_slopes", b.alibi_slopes, p.score.alibi != Alibi::none, 4);
-  option("sinks", b.sinks, p.sinks, 4);
-
-  option("document_q", b.document_q, p.mask.documents, 4);
-  option("document_k", b.document_k, p.mask.documents, 4, extents(p, Operand::k).empty());
-  option("prefix", b.prefix, p.mask.prefix, 4);
-  const bool blocks = static_cast<bool>(p.mask.block_sparse);
-  option("block_offsets", b.block_offsets, blocks, 4);
-  option("block_columns", b.block_columns, blocks, 4);
-  option("block_bits", b.block_bits, blocks, 8);
-  if (!blocks || b.block_mask != nullptr) option("block_mask", b.block_mask, blocks, 4);  // null: no partial block
-
-  option("dropout_seed", b.dropout_seed, p.dropout > 0, 8);
-  option("dropout_offset", b.dropout_offset, p.dropout > 0, 8);
-  const bool descaled = p.descale.kind != DescaleKind::none;
-  option("q_descale", b.q_descale, descaled, 4);
-  const bool no_factors = p.descale.kind == DescaleKind::block && p.seqlen_k == 0;
-  option("k_descale", b.k_descale, descaled, 4, no_factors);
-  option("v_descale", b.v_descale, descaled, 4, no_factors);
-
-  const KvCache cache = p.kv_cache.value_or(KvCache{});
-  option("page_table", b.page_table, cache.page_size > 0, 4);
-  option("k_new", b.k_new, cache.append > 0, p.alignment);
-  option("v_new", b.v_new, cache.append > 0, p.alignment);
-  option("leftpad", b.leftpad, cache.leftpad, 4);
-  option("rotary_cos", b.rotary_cos, cache.rotary_dim > 0, size_of(p.dtype));
-  option("rotary_sin", b.rotary_sin, cache.rotary_dim > 0, size_of(p.dtype));
+void check_buffers(std::span<const BufferEntry> table, const Buffers& buffers, const Device& device) {
+  for (const BufferEntry& entry : table) {
+    const void* const pointer = pointer_of(entry, buffers);
+    if (pointer != nullptr || entry.needed) check(entry, pointer, device);
+  }
 }
 
 void check_workspace(const Plan& plan, Workspace workspace) {
@@ -174,9 +107,9 @@ void run(const Plan& plan, const Buffers& buffers, Workspace workspace, Stream s
   const detail::PlanState& state = plan.state();
   check_present(state.device);
   check_stream(state.device, stream);
-  check_buffers(state.problem, buffers, state.device);
+  check_buffers(state.buffers, buffers, state.device);
   check_workspace(plan, workspace);
-  check_overlap(state.problem, buffers, workspace.data, plan.workspace_bytes());
+  check_overlap(state.buffers, buffers, workspace.data, plan.workspace_bytes());
   if (state.device.kind == DeviceKind::cpu) check_host_data(state.problem, buffers);
   state.kernel->run({state.problem, state.device, state.launch, buffers, workspace, stream});
 }
@@ -186,7 +119,7 @@ void validate_device(const Plan& plan, const Buffers& buffers, Stream stream) {
   const Problem& problem = state.problem;
   check_present(state.device);
   check_stream(state.device, stream);
-  check_buffers(problem, buffers, state.device);
+  check_buffers(state.buffers, buffers, state.device);
   if (state.device.kind == DeviceKind::cpu) return check_host_data(problem, buffers);
 
   const auto copy = [&]<class T>(std::vector<T>& to, const T* from, int64_t count) {
