@@ -428,7 +428,7 @@ struct ForwardCompute {
   __device__ __forceinline__ void run() {
     if (warpgroup == tile.compute_warpgroups() - 1) ptx::named_barrier_arrive(turn(0), 256);
     Item item = next_item();
-    if (item.row < 0) return;
+    if (item.none()) return;
     first(item);
     while (true) {
       int j = item.tiles.end - 2;
@@ -441,7 +441,7 @@ struct ForwardCompute {
       }
       if constexpr (!tile.q_registers) last(item);
       const Item next = next_item();
-      if (next.row < 0) break;
+      if (next.none()) break;
       if constexpr (tile.q_registers)
         cross(item, next);
       else

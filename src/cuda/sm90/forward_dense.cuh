@@ -23,7 +23,7 @@ __device__ __forceinline__ Item find_item(const DenseSource& source, const Param
                                           int index, int m, int n) {
   Item item = params.schedule.item(index, m);
   const auto mask = params.mask.bind(source.seqlen_q, source.seqlen_k);
-  item.tiles = walk_tiles(mask, item.row, min_of(item.row + m, source.seqlen_q), n);
+  item.tiles = walk_tiles(mask, max_of(item.row, 0), min_of(item.row + m, source.seqlen_q), n);
   return item;
 }
 
@@ -45,7 +45,7 @@ __device__ __forceinline__ Interval visible_keys(const DenseSource& source, cons
 
 __device__ __forceinline__ RowPlace row_place(const DenseSource& source, const Item& item, const DenseSource::Place&,
                                               int row) {
-  return {item.batch, item.head, row, row < source.seqlen_q, true};
+  return {item.batch, item.head, row, row >= 0 && row < source.seqlen_q, true};
 }
 
 // A box of 64 rows of the output, from row `row`.
@@ -55,7 +55,7 @@ __device__ __forceinline__ ptx::Box5 output_box(const DenseSource&, const Item& 
 }
 
 __device__ __forceinline__ bool has_rows(const DenseSource& source, const DenseSource::Place&, int row) {
-  return row < source.seqlen_q;
+  return row >= 0 && row < source.seqlen_q;
 }
 
 __device__ __forceinline__ bool all_count(const DenseSource&, const DenseSource::Place&, int) { return true; }

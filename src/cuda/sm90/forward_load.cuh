@@ -28,7 +28,7 @@ struct ForwardFind {
     ItemQueue queue{item_count(params.source, params.schedule, tile.m), params.schedule.queued, params.counters};
     for (int slot = 0;; slot = slot + 1 == Shared::kItems ? 0 : slot + 1) {
       Item item{};
-      item.row = -1;
+      item.head = -1;
       typename Traits::Source::Place place{};
       if (!queue.done()) item = find_item(params.source, params, place, queue.index, tile.m, tile.n);
       item.slot = slot;
@@ -36,7 +36,7 @@ struct ForwardFind {
       memory.places[slot] = place;
       ptx::mbarrier_arrive(item_ring.full());
       item_ring.advance();
-      if (item.row < 0) break;
+      if (item.none()) break;
       item_ring.wait_empty();
       queue.ask();
     }
@@ -114,7 +114,7 @@ struct ForwardLoad {
     for (int w = 0; w < tile.compute_warpgroups(); w++) {
       const std::uint32_t full = Shared::query_barrier(shared, w), empty = full + 8;
       ptx::mbarrier_wait(empty, Shared::parity(item.slot) ^ 1);
-      if (item.row < 0) {
+      if (item.none()) {
         ptx::mbarrier_arrive(full);
         continue;
       }
@@ -134,7 +134,7 @@ struct ForwardLoad {
     ptx::Box5 due{};
     Item item = take(), next{};
     if constexpr (tile.q_registers) hand_over(item);
-    while (item.row >= 0) {
+    while (!item.none()) {
       ptx::Box5 box = key_box(params.source, item, memory.places[item.slot]);
       const int first_key = box.at[2];
       const bool early = tile.q_registers && item.tiles.end - item.tiles.begin > 1;

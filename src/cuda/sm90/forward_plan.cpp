@@ -160,6 +160,10 @@ ForwardPlan plan_forward(const ForwardRow& row, const Problem& problem) {
   const TileWalk first = walk_tiles(band, 0, std::min(m, seqlen_q), row.tile.n);
   const TileWalk last = walk_tiles(band, (schedule.row_tiles - 1) * m, seqlen_q, row.tile.n);
   schedule.queued = first.end - first.begin != last.end - last.begin;
+  // Rows that are missing to whole tiles are better missing where keys are few: d 64 causal 4k 528 against 502 TFLOP/s.
+  // Whole warpgroups, because the copy engine cannot store a box that begins before row 0.
+  if (first.end - first.begin < last.end - last.begin)
+    schedule.first_row = -((schedule.row_tiles * m - seqlen_q) / 64 * 64);
   const std::int64_t group = problem.heads_q / problem.heads_kv, pairs = problem.heads_kv * problem.batch;
   std::int64_t together = 1;
   if (schedule.queued) {

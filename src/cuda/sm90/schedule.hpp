@@ -48,11 +48,13 @@ FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_e
 
 // One item: `m` query rows of one head of one sequence, all their keys.
 struct Item {
-  int row;  // first query row; negative: there is no more work
-  int head;
+  int row;   // first query row; a head's first tile may begin before row 0, by whole warpgroups
+  int head;  // negative: there is no more work
   int batch;
   int slot;  // of shared memory, where the rest is said
   TileWalk tiles;
+
+  FATTN_HD bool none() const { return head < 0; }
 };
 
 // Items in the order they are handed out. Heads are taken in sections whose keys and values stay in the L2 cache; in a
@@ -63,7 +65,8 @@ struct Schedule {
   int section_heads;  // (batch, head) pairs taken together
   int heads;
   int batch;
-  int queued;  // items differ in length: a block takes the next that is left, else every gridDim.x-th
+  int queued;     // items differ in length: a block takes the next that is left, else every gridDim.x-th
+  int first_row;  // of a head's first tile: not above 0
 
   // Row, head and batch of an item.
   FATTN_HD Item item(int index, int m) const {
@@ -72,7 +75,7 @@ struct Schedule {
     const int here = min_of(section_heads, heads * batch - first);
     const int pair = first + rest % here;
     Item item{};
-    item.row = (row_tiles - 1 - rest / here) * m;
+    item.row = first_row + (row_tiles - 1 - rest / here) * m;
     item.batch = pair / heads;
     item.head = pair - item.batch * heads;
     return item;
