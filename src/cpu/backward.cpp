@@ -186,11 +186,13 @@ TransposedScratch::TransposedScratch(Carver& carver, const BackwardPlan& plan) {
   p = operand(keys * n);
   ds = operand(keys * n);
   stride = n;
+  half = plan.blocking.whole_tiles ? keys * panel / 2 : panel / 2;
+  pairs_half = plan.blocking.whole_tiles ? half / 2 : half;
   slot_floats = keys * panel;
   s = carver.take<float>(2 * slot_floats);
   dp = carver.take<float>(2 * slot_floats);
   pairs = operand(2 * slot_floats);
-  copy = operand(panel * std::max(plan.d, plan.dv_columns));
+  copy = operand(keys * std::max(plan.d, plan.dv_columns));
   lse = carver.take<float>(n);
   delta = carver.take<float>(n);
   first = carver.take<int>(n);

@@ -104,15 +104,16 @@ struct TransposedScratch {
   float* dp;
   std::uint16_t* pairs;  // of rows of ds, likewise
   std::uint16_t* copy;
-  float* lse;                // [n]
-  float* delta;              // [n]
-  int* first;                // [n]: keys [first, last) are visible
-  int* last;                 // [n]
-  bool* seen_q;              // [n]
-  bool* seen_k;              // [tile.k]
-  std::int64_t* loaded;      // which queries q, dout and what goes with them are; -1: none
-  std::int64_t stride;       // n
-  std::int64_t slot_floats;  // elements of one place
+  float* lse;                     // [n]
+  float* delta;                   // [n]
+  int* first;                     // [n]: keys [first, last) are visible
+  int* last;                      // [n]
+  bool* seen_q;                   // [n]
+  bool* seen_k;                   // [tile.k]
+  std::int64_t* loaded;           // which queries q, dout and what goes with them are; -1: none
+  std::int64_t stride;            // n
+  std::int64_t half, pairs_half;  // of s and dp, of pairs: half_step() in gemm/pairs-inl.hpp
+  std::int64_t slot_floats;       // elements of one place
 };
 
 // One panel of queries: its first, counted within the block, and its place.

@@ -233,6 +233,6 @@ inline void forward_item(const ForwardWork& work, std::int64_t item, int lane) {
 }
 
 inline constexpr ForwardParts kForwardParts{forward_item, merge_parts};
-inline constexpr Blocking kBlocking{kBlockRows, kPanel, kKernelText, kPairs};
+inline constexpr Blocking kBlocking{kBlockRows, kPanel, kKernelText, kPairs, kWholeTiles};
 
 }  // namespace fattn::host::FATTN_TARGET

@@ -66,7 +66,7 @@ ForwardScratch::ForwardScratch(Carver& carver, const ForwardPlan& plan) {
   v = carver.operand(tile.group * tile.k * dv, pairs);
   s = carver.take<float>(tile.k * (pairs ? 2 * panel : tile.q));
   o = carver.take<float>(tile.q * dv);
-  copy = pairs ? carver.operand(std::max(panel * d, tile.k * dv), pairs) : nullptr;
+  copy = pairs ? carver.operand(tile.k * std::max(d, dv), pairs) : nullptr;
   rows = pairs ? carver.take<float>(panel * dv) : nullptr;
   bias = plan.geometry.problem.score.bias ? carver.take<float>(tile.q * tile.k) : nullptr;
   max = carver.take<float>(tile.q);

@@ -11,7 +11,8 @@ struct Blocking {
   int rows;
   int panel;
   const char* text;
-  bool pairs = false;  // operands are bf16 in pairs, padded to whole panels (gemm/pairs-inl.hpp)
+  bool pairs = false;        // operands are bf16 in pairs, padded to whole panels (gemm/pairs-inl.hpp)
+  bool whole_tiles = false;  // likewise
 };
 
 // A tile of scores: q queries x k keys, both multiples of every target's blocking. Forward: `group` tiles of keys are

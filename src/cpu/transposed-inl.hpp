@@ -18,10 +18,12 @@ class Gradients {
   Gradients(const TransposedScratch& scratch, const Panel& panel, float scale, int key, int keys)
       : s_(panel.s),
         dp_(panel.dp),
-        p_(scratch.p + panel.query),
-        ds_(scratch.ds + panel.query),
+        p_(scratch.p + left_at(scratch.stride, 0, panel.query)),
+        ds_(scratch.ds + left_at(scratch.stride, 0, panel.query)),
         pairs_(panel.pairs),
-        stride_(scratch.stride),
+        depth_(scratch.stride),
+        half_(scratch.half),
+        pairs_half_(scratch.pairs_half),
         key_(key),
         keys_(keys),
         left_(keys / 2),
@@ -52,63 +54,69 @@ class Gradients {
     while (left_ > 0) pair();
     int row = keys_ / 2 * 2;
     if (row < keys_) {
-      Vec ds[kPanelVecs];
-      gradients(ds);
-      for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, pairs_of(ds[j], zero()));
+      keys<1>();
       ++row;
-      p_ += stride_, ds_ += stride_, pairs_ += kPairRow;
+      pairs_ += 2 * kRowStep;
     }
     const std::size_t row_bytes = sizeof(std::uint16_t) * kPanel;
-    for (int i = row; i < round_up(keys_, kBlockRows); ++i, p_ += stride_, ds_ += stride_) {
-      __builtin_memset(p_, 0, row_bytes);
-      __builtin_memset(ds_, 0, row_bytes);
+    for (int i = row; i < round_up(keys_, kBlockRows); ++i) {
+      __builtin_memset(p_ + left_at(depth_, i, 0), 0, row_bytes);
+      __builtin_memset(ds_ + left_at(depth_, i, 0), 0, row_bytes);
     }
-    for (int i = (keys_ + 1) / 2; i < round_up(keys_, kPairDepth) / 2; ++i, pairs_ += kPairRow) {
-      __builtin_memset(pairs_, 0, 2 * row_bytes);
+    for (int i = (keys_ + 1) / 2; i < round_up(keys_, kPairDepth) / 2; ++i, pairs_ += 2 * kRowStep) {
+      __builtin_memset(pairs_, 0, row_bytes);
+      __builtin_memset(pairs_ + 2 * pairs_half_, 0, row_bytes);
     }
   }
 
  private:
-  // The next keys: `count` vectors of ds.
+  // Vector j of scores or dP.
+  FATTN_INLINE std::int64_t lane_of(int j) const {
+    return j / kPanelVecs * kRowStep + lane_at(half_, j % kPanelVecs * kLanes);
+  }
+  // The next keys, one or two; beside one of them lies a row of zeros.
   template <int count>
-  FATTN_INLINE void gradients(Vec (&ds)[count]) {
-    Vec weight[count];
+  FATTN_INLINE void keys() {
+    constexpr int kVecs = count * kPanelVecs;
+    Vec weight[kVecs], ds[2][kPanelVecs];
     FATTN_UNROLL(32)
-    for (int j = 0; j < count; ++j) {
+    for (int j = 0; j < kVecs; ++j) {
       // No weight is above 1; rounding of scores that are very large must not make it so.
-      weight[j] = min(zero(), fma(load(s_ + j * kLanes), scale_, minus_lse_[j % kPanelVecs]));
+      weight[j] = min(zero(), fma(load(s_ + lane_of(j)), scale_, minus_lse_[j % kPanelVecs]));
     }
     exp2_of_weights(weight);
     FATTN_UNROLL(32)
-    for (int j = 0; j < count; ++j) ds[j] = weight[j] * (load(dp_ + j * kLanes) - delta_[j % kPanelVecs]);
+    for (int j = 0; j < 2 * kPanelVecs; ++j) {
+      Vec& to = ds[j / kPanelVecs][j % kPanelVecs];
+      to = j < kVecs ? weight[j % kVecs] * (load(dp_ + lane_of(j % kVecs)) - delta_[j % kPanelVecs]) : zero();
+    }
     if (masked) {
       FATTN_UNROLL(32)
-      for (int j = 0; j < count; ++j) {
+      for (int j = 0; j < kVecs; ++j) {
         // Chosen, not multiplied: scores and dP of an invisible pair may be anything.
         const MaskVec keep = within(splat(key_ + j / kPanelVecs), first_[j % kPanelVecs], last_[j % kPanelVecs]);
         weight[j] = select(keep, weight[j], zero());
-        ds[j] = select(keep, ds[j], zero());
+        ds[j / kPanelVecs][j % kPanelVecs] = select(keep, ds[j / kPanelVecs][j % kPanelVecs], zero());
       }
     }
+    const std::int64_t first = left_at(depth_, row_, 0), second = first + left_at(depth_, 1, 0);  // of one tile
     FATTN_UNROLL(32)
-    for (int row = 0; row < count / kPanelVecs; ++row) {
-      store_rounded(p_ + row * stride_, *reinterpret_cast<const Vec(*)[kPanelVecs]>(weight + row * kPanelVecs));
-      store_rounded(ds_ + row * stride_, *reinterpret_cast<const Vec(*)[kPanelVecs]>(ds + row * kPanelVecs));
+    for (int row = 0; row < count; ++row) {
+      store_rounded(p_ + (row == 0 ? first : second),
+                    *reinterpret_cast<const Vec(*)[kPanelVecs]>(weight + row * kPanelVecs));
     }
+    store_rounded_pairs(ds_ + first, ds_ + second, ds[0], ds[1], pairs_, 2 * pairs_half_);
   }
-  // Two keys.
   FATTN_INLINE void pair() {
-    Vec ds[2 * kPanelVecs];
-    gradients(ds);
-    FATTN_UNROLL(32)
-    for (int j = 0; j < kPanelVecs; ++j) store_bits(pairs_ + 2 * j * kLanes, pairs_of(ds[j], ds[kPanelVecs + j]));
-    s_ += 2 * kPanel, dp_ += 2 * kPanel, p_ += 2 * stride_, ds_ += 2 * stride_, pairs_ += kPairRow;
+    keys<2>();
+    s_ += 2 * kRowStep, dp_ += 2 * kRowStep, pairs_ += 2 * kRowStep, row_ += 2;
     key_ += 2, --left_;
   }
 
   const float *s_, *dp_;
   std::uint16_t *p_, *ds_, *pairs_;
-  std::int64_t stride_;
+  std::int64_t depth_, half_, pairs_half_;
+  int row_ = 0;
   int key_, keys_, left_, share_ = 0, turns_ = 1, credit_ = 0;
   Vec scale_, minus_lse_[kPanelVecs], delta_[kPanelVecs];
   IntVec first_[kPanelVecs], last_[kPanelVecs];
@@ -127,28 +135,29 @@ inline Panel panel_at(const TransposedScratch& scratch, int number, int slot) {
 
 // Whether every query of the panel takes part and sees every key of the tile.
 inline bool sees_all(const TransposedScratch& scratch, const Panel& panel, const KeyTile& tile) {
-  bool all = true;
+  // Without branches, so that the compiler makes vectors of it.
+  int all = 1;
   for (int i = panel.query; i < panel.query + kPanel; ++i) {
-    all = all && scratch.first[i] <= tile.key && scratch.last[i] >= tile.key + tile.keys;
+    all &= static_cast<int>(scratch.first[i] <= tile.key) & static_cast<int>(scratch.last[i] >= tile.key + tile.keys);
   }
-  return all;
+  return all != 0;
 }
 
 template <class Between>
 void scores_and_dp_of(const BackwardPlan& plan, const TransposedScratch& scratch, const KeyTile& tile,
                       const Panel& panel, Between& between) {
   const int d = padded(plan.geometry.d), dv = padded(plan.geometry.dv), keys = padded(tile.keys);
-  product<Into::overwrite>(scratch.k, d, keys, scratch.q + std::int64_t{panel.query} * d, kPairRow, d, panel.s, kPanel,
-                           between);
-  product<Into::overwrite>(scratch.v, dv, keys, scratch.dout + std::int64_t{panel.query} * dv, kPairRow, dv, panel.dp,
-                           kPanel, between);
+  panel_product<Into::overwrite>(scratch.k, d, keys, scratch.q + std::int64_t{panel.query} * d, half_step(d / 2), d,
+                                 Sums{panel.s, kRowStep, scratch.half}, between);
+  panel_product<Into::overwrite>(scratch.v, dv, keys, scratch.dout + std::int64_t{panel.query} * dv, half_step(dv / 2),
+                                 dv, Sums{panel.dp, kRowStep, scratch.half}, between);
 }
 template <class Between>
 void add_dq_of(const BackwardPlan& plan, const TransposedScratch& scratch, const KeyTile& tile, const Panel& panel,
                float* dq, Between& between) {
   const int d = padded(plan.geometry.d);
-  product<Into::add>(scratch.k_columns, plan.tile.k, d, panel.pairs, kPairRow, padded(tile.keys),
-                     dq + std::int64_t{panel.query} * plan.d, kPanel, between);
+  panel_product<Into::add>(scratch.k_columns, plan.tile.k, d, panel.pairs, scratch.pairs_half, padded(tile.keys),
+                           Sums{dq + std::int64_t{panel.query} * plan.d, kRowStep, half_step(plan.d)}, between);
 }
 
 // S^T, dP^T, P^T and dS^T of the panels of a tile, and their dQ.
@@ -198,20 +207,21 @@ inline void add_dk_dv(const BackwardPlan& plan, const TransposedScratch& scratch
                       float* dv) {
   const int rows = round_up(tile.keys, kBlockRows), query = tile.begin * kPanel;
   const int depth = (tile.end - tile.begin) * kPanel;
-  const std::int64_t step = scratch.stride * kPanel, first = std::int64_t{query} * kPanel;
+  const std::int64_t step = scratch.stride * kPanel, first = std::int64_t{query} * kRowStep;
+  const std::int64_t half = half_step(scratch.stride / 2), left = left_at(scratch.stride, 0, query);
+  Nothing nothing;
   for (int column = 0; column < padded(plan.geometry.dv); column += kPanel) {
-    plain_product<Into::add>(scratch.p + query, scratch.stride, rows,
-                             scratch.dout_rows + column / kPanel * step + first, kPairRow, depth, dv + column,
-                             plan.dv_columns);
+    panel_product<Into::add>(scratch.p + left, scratch.stride, rows, scratch.dout_rows + column / kPanel * step + first,
+                             half, depth, Sums{dv + column, plan.dv_columns, kHalfPanel}, nothing);
   }
   for (int column = 0; column < padded(plan.geometry.d); column += kPanel) {
-    plain_product<Into::add>(scratch.ds + query, scratch.stride, rows, scratch.q_rows + column / kPanel * step + first,
-                             kPairRow, depth, dk + column, plan.d);
+    panel_product<Into::add>(scratch.ds + left, scratch.stride, rows, scratch.q_rows + column / kPanel * step + first,
+                             half, depth, Sums{dk + column, plan.d, kHalfPanel}, nothing);
   }
 }
 
 // One panel of rows becomes the right side of products over its columns and, with the others, over the rows.
-inline void pack_both(const RowsSource& source, int row, std::int64_t step, std::uint16_t* copy,
+inline void pack_both(const RowsSource& source, int row, std::int64_t queries, std::uint16_t* copy,
                       std::uint16_t* by_columns, std::uint16_t* by_rows) {
   const int columns = padded(source.columns);
   RowsSource panel = source;
@@ -219,8 +229,9 @@ inline void pack_both(const RowsSource& source, int row, std::int64_t step, std:
   panel.rows = min_of(kPanel, source.rows - row);
   panel.keep = source.keep + row;
   const PairRows rows = copy_rows(panel, kPanel, columns, copy);
-  pack_pairs_of_columns(rows, columns, by_columns + std::int64_t{row} * columns);
-  pack_pairs_of_rows(rows, kPanel, columns, step, by_rows + std::int64_t{row} * kPanel);
+  pack_pairs_of_columns(rows, columns, by_columns + std::int64_t{row} * columns, kRowStep, half_step(columns / 2));
+  pack_pairs_of_rows(rows, kPanel, columns, queries * kPanel, by_rows + std::int64_t{row} * kRowStep, kRowStep,
+                     half_step(queries / 2));
 }
 
 // The queries of a block and one head: their operands, and what each lane needs to know.
@@ -240,14 +251,14 @@ inline void load_queries_of_block(const BackwardWork& work, const TransposedScra
     scratch.delta[i] = seen ? delta[i] : 0;
     scratch.seen_q[i] = seen;
   }
-  const std::int64_t row = queries.begin + query, step = scratch.stride * kPanel;
+  const std::int64_t row = queries.begin + query;
   const RowsSource q = plan.q.rows(work.buffers.q, batch, row, head, rows, g.d, scratch.seen_q);
   const RowsSource dout = plan.dout.rows(work.buffers.dout, batch, row, head, rows, g.dv, scratch.seen_q);
   for (int i = 0; i < rows; i += kPanel) {
     fetch_rows(q, i + kPanel, i + 2 * kPanel);
     fetch_rows(dout, i + kPanel, i + 2 * kPanel);
-    pack_both(q, i, step, scratch.copy, scratch.q, scratch.q_rows);
-    pack_both(dout, i, step, scratch.copy, scratch.dout, scratch.dout_rows);
+    pack_both(q, i, scratch.stride, scratch.copy, scratch.q, scratch.q_rows);
+    pack_both(dout, i, scratch.stride, scratch.copy, scratch.dout, scratch.dout_rows);
   }
 }
 
@@ -285,9 +296,10 @@ inline void transposed_block(const BackwardWork& work, const Block& at, int lane
       const RowsSource k = plan.k.rows(work.buffers.k, batch, keys.begin + key, head_kv, count, g.d, seen);
       const RowsSource v = plan.v.rows(work.buffers.v, batch, keys.begin + key, head_kv, count, g.dv, seen);
       fetch_rows(v, 0, count);
-      const PairRows k_rows = copy_rows(k, padded_keys, d, scratch.k);
-      pack_columns(k_rows, padded_keys, d, scratch.k_columns, size);
-      copy_rows(v, padded_keys, dv, scratch.v);
+      const PairRows k_rows = padded_rows(k, padded_keys, d, scratch.copy);
+      pack_left(k_rows, padded_keys, d, scratch.k, d);
+      pack_left_of_columns(k_rows, padded_keys, d, scratch.k_columns, size);
+      pack_left(padded_rows(v, padded_keys, dv, scratch.copy), padded_keys, dv, scratch.v, dv);
 
       const std::int64_t q_row = head * plan.q_rows + work.q_row(batch, queries) + query;
       const std::int64_t k_row = head_kv * plan.k_rows + work.k_row(batch, keys) + key;
@@ -309,9 +321,10 @@ inline void write_transposed_dq(const BackwardWork& work, std::int64_t batch, st
       float lanes[kPanel][kLanes];
       for (int j = 0; j < kPanel; j += kLanes) {
         Vec block[kLanes];
-        for (int i = 0; i < kLanes; ++i) block[i] = load(sums + row * plan.d + (column + i) * kPanel + j);
+        for (int i = 0; i < kLanes; ++i)
+          block[i] = load(sums + row * plan.d + (column + i) * kRowStep + lane_at(half_step(plan.d), j));
         transpose(block);
-        for (int i = 0; i < kLanes; ++i) store(lanes[j + i], block[i]);
+        for (int i = 0; i < kLanes; ++i) store(lanes[query_of_lane(j + i)], block[i]);
       }
       for (int i = 0; i < min_of(kPanel, min_of(rows.end, queries.length) - row); ++i) {
         char* const to = static_cast<char*>(plan.dq.at(work.buffers.dq, batch, queries.begin + row + i, head));

@@ -78,6 +78,39 @@ TEST_P(PairKernelTest, ProductsAreRight) {
   }
 }
 
+// Where operands lie changes no bit: panels beside products of rows.
+TEST_P(PairKernelTest, PanelsAreRowsInAnotherOrder) {
+  for (const int depth : {32, 64, 96, 160}) {
+    for (const int rows : {32, 48, 96}) {
+      const Elements a = random_bf16(rows * depth, 11), b = random_bf16(32 * depth, 12);
+      Elements a_turned(a.size()), b_turned(b.size()), b_pairs(b.size());
+      for (int row = 0; row < rows; ++row) {
+        for (int k = 0; k < depth; ++k) a_turned[size(k * rows + row)] = a[size(row * depth + k)];
+      }
+      for (int row = 0; row < 32; ++row) {
+        for (int k = 0; k < depth; ++k) b_turned[size(k * 32 + row)] = b[size(row * depth + k)];
+      }
+      pairs().pack_pairs_of_columns(b.data(), depth, depth, b_pairs.data());
+      for (const bool add : {false, true}) {
+        std::vector<float> expected(size(rows * 32), 0.25f);
+        pairs().product(add, a.data(), depth, rows, b_pairs.data(), 64, depth, expected.data(), 32);
+        for (const bool turned : {false, true}) {
+          for (const bool paired : {false, true}) {
+            if (turned && rows % 32 != 0) continue;  // whole tiles of columns
+            std::vector<float> c(size(rows * 32), 0.25f), sums(c.size());
+            Elements left(a.size()), right(b.size());
+            pairs().panel_product(add, turned ? a_turned.data() : a.data(), turned, rows,
+                                  paired ? b_turned.data() : b.data(), paired, depth, c.data(), left.data(),
+                                  right.data(), sums.data());
+            ASSERT_EQ(c, expected) << rows << " rows, depth " << depth << (turned ? ", turned" : "")
+                                   << (paired ? ", paired" : "");
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(PairKernelTest, PacksWhereTheProductsLook) {
   const int rows = 64, columns = 96;
   const std::int64_t stride = 100;

@@ -13,6 +13,8 @@ struct PairKernels {
   int block_rows;
   void (*product)(bool add, const std::uint16_t* a, std::int64_t a_stride, int rows, const std::uint16_t* b,
                   std::int64_t b_stride, int depth, float* c, std::int64_t c_stride);
+  void (*panel_product)(bool add, const std::uint16_t* a, bool turned, int rows, const std::uint16_t* b, bool paired,
+                        int depth, float* c, std::uint16_t* left, std::uint16_t* right, float* sums);
   void (*copy_rows)(const RowsSource& source, int rows, int columns, std::uint16_t* out);
   void (*pack_pairs_of_columns)(const std::uint16_t* rows, std::int64_t stride, int columns, std::uint16_t* out);
   void (*pack_pairs_of_rows)(const std::uint16_t* rows, std::int64_t stride, int count, int columns, std::int64_t step,

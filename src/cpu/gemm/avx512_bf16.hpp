@@ -8,6 +8,7 @@ namespace fattn::host::FATTN_TARGET {
 // Rows of a left side come in fours; as many as twelve are multiplied at a time.
 inline constexpr int kBlockRows = 4;
 inline constexpr int kPanel = 32;
+inline constexpr bool kWholeTiles = false;
 inline constexpr const char* kKernelText = "bf16 AVX-512 dot products, 12x32 kernel";
 
 }  // namespace fattn::host::FATTN_TARGET
@@ -73,6 +74,12 @@ inline void product(const std::uint16_t* a, std::int64_t a_stride, int rows, con
   for (; m < rows; m += 4) {
     product_block<into, 4>(a + m * a_stride, a_stride, b, b_stride, depth, c + m * c_stride, c_stride);
   }
+}
+
+template <Into into, class Between>
+inline void panel_product(const std::uint16_t* a, std::int64_t a_depth, int rows, const std::uint16_t* b, std::int64_t,
+                          int depth, const Sums& c, Between& between) {
+  product<into>(a, a_depth, rows, b, kPairRow, depth, c.at, c.row, between);
 }
 
 }  // namespace fattn::host::FATTN_TARGET

@@ -29,7 +29,7 @@ inline void begin_item(const ForwardPlan& plan, const RowsSource& q, const Forwa
     panel.rows = min_of(kPanel, q.rows - row);
     fetch_rows(q, row + kPanel, row + 2 * kPanel);
     const PairRows rows = padded_rows(panel, kPanel, d, pairs(scratch.copy));
-    pack_pairs_of_columns(rows, d, pairs(scratch.q) + std::int64_t{row} * d);
+    pack_pairs_of_columns(rows, d, pairs(scratch.q) + std::int64_t{row} * d, kRowStep, half_step(d / 2));
   }
 }
 
@@ -38,8 +38,10 @@ inline void load_keys(const ForwardPlan& plan, const RowsSource& k, const RowsSo
                       const ForwardScratch& scratch) {
   const int d = padded(plan.geometry.d), dv = padded(plan.geometry.dv), keys = padded(k.rows);
   const std::int64_t first = std::int64_t{tile} * plan.tile.k;
-  copy_rows(k, keys, d, pairs(scratch.k) + first * d);
-  pack_columns(padded_rows(v, keys, dv, pairs(scratch.copy)), keys, dv, pairs(scratch.v) + first * dv, plan.tile.k);
+  // Rows far apart crowd into few sets of the first cache, so they are copied where they need not be cut.
+  pack_left(padded_rows(k, keys, d, pairs(scratch.copy)), keys, d, pairs(scratch.k) + first * d, d);
+  pack_left_of_columns(padded_rows(v, keys, dv, pairs(scratch.copy)), keys, dv, pairs(scratch.v) + first * dv,
+                       plan.tile.k);
 }
 
 template <Into into>
@@ -54,7 +56,7 @@ struct Unit {
   int panel;
   int tile;
   int keys;
-  float* scores;  // [plan.tile.k][kPanel]; then weights, pairs, in the first half
+  float* scores;  // a panel of plan.tile.k keys; then weights, pairs, in the first half
   float* factor;  // [kPanel]: what becomes of the output so far
 };
 
@@ -69,9 +71,9 @@ inline int turns_of_output(const ForwardPlan& plan, const Unit& unit) {
 template <class Between>
 void scores_of_unit(const ForwardPlan& plan, const Unit& unit, const ForwardScratch& scratch, Between& between) {
   const int d = padded(plan.geometry.d);
-  product<Into::overwrite>(pairs(scratch.k) + std::int64_t{unit.tile} * plan.tile.k * d, d, padded(unit.keys),
-                           pairs(scratch.q) + std::int64_t{unit.panel} * d * kPanel, kPairRow, d, unit.scores, kPanel,
-                           between);
+  panel_product<Into::overwrite>(pairs(scratch.k) + std::int64_t{unit.tile} * plan.tile.k * d, d, padded(unit.keys),
+                                 pairs(scratch.q) + std::int64_t{unit.panel} * d * kPanel, half_step(d / 2), d,
+                                 Sums{unit.scores, kRowStep, half_step(plan.tile.k)}, between);
 }
 
 // O^T = O^T * factor + V^T P^T
@@ -80,9 +82,11 @@ void output_of_unit(const ForwardPlan& plan, const Unit& unit, const ForwardScra
   const int dv = padded(plan.geometry.dv), depth = padded(unit.keys);
   const std::uint16_t* const v = pairs(scratch.v) + std::int64_t{unit.tile} * plan.tile.k * dv;
   float* const out = scratch.o + std::int64_t{unit.panel} * dv * kPanel;
+  const std::int64_t half = half_step(dv), right = half_step(plan.tile.k);
+  const Sums sums{out, kRowStep, half};
   if (!scratch.begun[unit.panel]) {
     scratch.begun[unit.panel] = true;
-    product<Into::overwrite>(v, plan.tile.k, dv, pairs(unit.scores), kPairRow, depth, out, kPanel, between);
+    panel_product<Into::overwrite>(v, plan.tile.k, dv, pairs(unit.scores), right, depth, sums, between);
     return;
   }
   bool same = true;
@@ -90,10 +94,11 @@ void output_of_unit(const ForwardPlan& plan, const Unit& unit, const ForwardScra
   if (!same) {
     for (int j = 0; j < kPanel; j += kLanes) {
       const Vec factor = load(unit.factor + j);
-      for (int i = 0; i < dv; ++i) store(out + i * kPanel + j, load(out + i * kPanel + j) * factor);
+      float* const column = out + lane_at(half, j);
+      for (int i = 0; i < dv; ++i) store(column + i * kRowStep, load(column + i * kRowStep) * factor);
     }
   }
-  product<Into::add>(v, plan.tile.k, dv, pairs(unit.scores), kPairRow, depth, out, kPanel, between);
+  panel_product<Into::add>(v, plan.tile.k, dv, pairs(unit.scores), right, depth, sums, between);
 }
 
 inline float* output_row(const ForwardPlan& plan, int i, const ForwardScratch& scratch) {
@@ -103,7 +108,8 @@ inline float* output_row(const ForwardPlan& plan, int i, const ForwardScratch& s
     for (int column = 0; column < dv; column += kLanes) {
       for (int j = 0; j < kPanel; j += kLanes) {
         Vec block[kLanes];
-        for (int row = 0; row < kLanes; ++row) block[row] = load(from + (column + row) * kPanel + j);
+        for (int row = 0; row < kLanes; ++row)
+          block[row] = load(from + (column + row) * kRowStep + lane_at(half_step(dv), j));
         transpose(block);
         for (int row = 0; row < kLanes; ++row) store(scratch.rows + std::int64_t{j + row} * dv + column, block[row]);
       }
@@ -120,10 +126,11 @@ void store_panel(const ForwardWork& work, const float* from, const float* factor
   const ForwardPlan& plan = work.plan;
   for (int j = 0; j < rows; j += kLanes) {
     const Vec factor = load(factors + j);
+    const std::int64_t at_lane = lane_at(half_step(padded(plan.geometry.dv)), j);
     for (int column = 0; column < plan.geometry.dv; column += kLanes) {
       Vec block[kLanes];
       FATTN_UNROLL(16)
-      for (int i = 0; i < kLanes; ++i) block[i] = load(from + (column + i) * kPanel + j) * factor;
+      for (int i = 0; i < kLanes; ++i) block[i] = load(from + (column + i) * kRowStep + at_lane) * factor;
       transpose(block);
       for (int i = 0; i < min_of(kLanes, rows - j); ++i) {
         auto* const to =
@@ -131,6 +138,28 @@ void store_panel(const ForwardWork& work, const float* from, const float* factor
         Format<dtype>::store(to + column, block[i]);
       }
     }
+  }
+}
+// ln(x) of kPanel sums within 1e-11, in a loop that compilers make vectors of; exact for 1.
+inline void logarithms(const float* x, double* out) {
+  constexpr double kLn2 = 0.69314718055994530942, kRoot2 = 1.41421356237309504880;
+  for (int i = 0; i < kPanel; ++i) {
+    const double wide = static_cast<double>(x[i]);
+    const auto bits = __builtin_bit_cast(std::int64_t, wide);
+    double exponent = static_cast<double>((bits >> 52) - 1023);
+    double m = __builtin_bit_cast(double, (bits & 0xfffffffffffff) | 0x3ff0000000000000);
+    exponent = m > kRoot2 ? exponent + 1 : exponent;
+    m = m > kRoot2 ? m / 2 : m;
+    const double t = (m - 1) / (m + 1), z = t * t;
+    double p = 2.0 / 13;
+    p = p * z + 2.0 / 11;
+    p = p * z + 2.0 / 9;
+    p = p * z + 2.0 / 7;
+    p = p * z + 2.0 / 5;
+    p = p * z + 2.0 / 3;
+    p = p * z + 2.0;
+    const double log = exponent * kLn2 + t * p;
+    out[i] = wide > 0 && wide <= 3.5e38 ? log : wide;  // NaN stays
   }
 }
 inline bool writes_panel(const ForwardWork& work, std::int64_t batch, std::int64_t head, std::int64_t first, int rows,
@@ -152,10 +181,11 @@ inline bool writes_panel(const ForwardWork& work, std::int64_t batch, std::int64
   const float* const from = scratch.o + std::int64_t{row} * padded(g.dv);
   const std::int64_t at = first + row;
   if (g.problem.return_lse) {
+    double logs[kPanel];
+    logarithms(scratch.sum + row, logs);
     for (int i = 0; i < count; ++i) {
       const double top = static_cast<double>(scratch.max[row + i]) * (g.plain ? static_cast<double>(g.scale) : 1.0);
-      const double sum = __builtin_log(static_cast<double>(scratch.sum[row + i]));
-      work.buffers.lse[g.lse_offset(batch, at + i, head)] = static_cast<float>(top + sum);
+      work.buffers.lse[g.lse_offset(batch, at + i, head)] = static_cast<float>(top + logs[i]);
     }
   }
   switch (plan.o.dtype) {

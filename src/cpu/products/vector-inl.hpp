@@ -7,7 +7,7 @@ namespace fattn::host::FATTN_TARGET {
 
 static_assert(kSpill >= kBlockRows - 1, "micro-kernels write whole blocks of rows past the end of a sequence");
 
-inline constexpr bool kPairs = false;
+inline constexpr bool kPairs = false, kWholeTiles = false;
 
 // A weight as the products take it.
 template <DType dtype>

@@ -22,7 +22,12 @@ template <bool drops>
 class Weights {
  public:
   Weights(const ScoreTile& tile, const PanelScores& scores, int panel, const float* base, float c)
-      : from_(scores.at), to_(scores.at), left_(tile.keys / kKeysTogether), keys_(tile.keys), scale_(splat(c)) {
+      : from_(scores.at),
+        to_(scores.at),
+        half_(scores.half),
+        left_(tile.keys / kKeysTogether),
+        keys_(tile.keys),
+        scale_(splat(c)) {
     if (drops) marks_ = tile.marks + panel * kPanel;
     marks_stride_ = tile.marks_stride;
     FATTN_UNROLL(32)
@@ -58,14 +63,14 @@ class Weights {
     int row = keys_ / 2;
     if (keys_ % 2 != 0) {
       for (int j = 0; j < kPanelVecs; ++j) {
-        const Vec x = exp2_of_weight(fma(load(from_ + j * kLanes), scale_, shift_[j]));
+        const Vec x = exp2_of_weight(fma(load(from_ + lane_at(half_, j * kLanes)), scale_, shift_[j]));
         total_[j] = total_[j] + x;
-        store_bits(to_ + j * kLanes, pairs_of_weights(kept(x, 0, j), zero()));
+        store_bits(to_ + lane_at(half_, j * kLanes), pairs_of_weights(kept(x, 0, j), zero()));
       }
-      ++row, to_ += kPanel;
+      ++row, to_ += kRowStep;
     }
-    for (; row < round_up(keys_, kPairDepth) / 2; ++row, to_ += kPanel) {
-      for (int j = 0; j < kPanelVecs; ++j) store(to_ + j * kLanes, zero());
+    for (; row < round_up(keys_, kPairDepth) / 2; ++row, to_ += kRowStep) {
+      for (int j = 0; j < kPanelVecs; ++j) store(to_ + lane_at(half_, j * kLanes), zero());
     }
   }
   Vec total(int j) const { return total_[j]; }
@@ -76,7 +81,10 @@ class Weights {
   FATTN_INLINE void step() {
     Vec x[keys * kPanelVecs];
     FATTN_UNROLL(32)
-    for (int j = 0; j < keys * kPanelVecs; ++j) x[j] = fma(load(from_ + j * kLanes), scale_, shift_[j % kPanelVecs]);
+    for (int j = 0; j < keys * kPanelVecs; ++j) {
+      const float* const at = from_ + j / kPanelVecs * kRowStep + lane_at(half_, j % kPanelVecs * kLanes);
+      x[j] = fma(load(at), scale_, shift_[j % kPanelVecs]);
+    }
     exp2_of_weights(x);
     FATTN_UNROLL(32)
     for (int j = 0; j < keys * kPanelVecs; ++j) total_[j % kPanelVecs] = total_[j % kPanelVecs] + x[j];
@@ -85,11 +93,12 @@ class Weights {
       FATTN_UNROLL(32)
       for (int j = 0; j < kPanelVecs; ++j) {
         const Vec first = kept(x[row * kPanelVecs + j], row, j);
-        store_bits(to_ + j * kLanes, pairs_of_weights(first, kept(x[(row + 1) * kPanelVecs + j], row + 1, j)));
+        store_bits(to_ + lane_at(half_, j * kLanes),
+                   pairs_of_weights(first, kept(x[(row + 1) * kPanelVecs + j], row + 1, j)));
       }
-      to_ += kPanel;
+      to_ += kRowStep;
     }
-    from_ += keys * kPanel;
+    from_ += keys * kRowStep;
     if (drops) marks_ += keys * marks_stride_;
   }
   // The weights of dropped pairs are in the sum, and nowhere else.
@@ -100,6 +109,7 @@ class Weights {
 
   const float* from_;
   float* to_;
+  std::int64_t half_;
   int left_, keys_, share_ = 0, turns_ = 1, credit_ = 0;
   const int* marks_ = nullptr;
   int marks_stride_;
@@ -116,7 +126,7 @@ inline void move_bases(int keys, const ForwardScratch& scratch, int panel, const
   FATTN_UNROLL(4)
   for (int i = 0; i < kChains; ++i) {
     FATTN_UNROLL(32)
-    for (int j = 0; j < kPanelVecs; ++j) tops[i][j] = load(scores.at + j * kLanes);
+    for (int j = 0; j < kPanelVecs; ++j) tops[i][j] = load(scores.row(0, j * kLanes));
   }
   int row = 1;
   for (; row + kChains <= keys; row += kChains) {
@@ -124,12 +134,12 @@ inline void move_bases(int keys, const ForwardScratch& scratch, int panel, const
     for (int i = 0; i < kChains; ++i) {
       FATTN_UNROLL(32)
       for (int j = 0; j < kPanelVecs; ++j) {
-        tops[i][j] = max(load(scores.at + (row + i) * kPanel + j * kLanes), tops[i][j]);
+        tops[i][j] = max(load(scores.row(row + i, j * kLanes)), tops[i][j]);
       }
     }
   }
   for (; row < keys; ++row) {
-    for (int j = 0; j < kPanelVecs; ++j) tops[0][j] = max(load(scores.at + row * kPanel + j * kLanes), tops[0][j]);
+    for (int j = 0; j < kPanelVecs; ++j) tops[0][j] = max(load(scores.row(row, j * kLanes)), tops[0][j]);
   }
   for (int j = 0; j < kPanelVecs; ++j) {
     const int lane = panel * kPanel + j * kLanes;
@@ -160,7 +170,7 @@ inline const float* near_bases(int keys, const float* bases, const PanelScores& 
   for (int j = 0; j < kPanelVecs; ++j) {
     const Vec lanes = load(bases + j * kLanes), base = select(lanes == splat(-kInfinity), zero(), lanes);
     for (int i = 0; i < keys; ++i) {
-      float* const at = scores.at + i * scores.stride + j * kLanes;
+      float* const at = scores.row(i, j * kLanes);
       store(at, load(at) - base);
     }
   }
@@ -208,7 +218,7 @@ void forward_units(const ForwardPlan& plan, const ScoreTile* tiles, int count, R
   Units units(plan, tiles, count, scratch);
   if (units.done()) return;
   const auto begin = [&](const Unit& unit) {
-    const PanelScores scores{unit.scores, kPanel};
+    const PanelScores scores{unit.scores, kRowStep, half_step(plan.tile.k)};
     finish_scores(g, units.tile(), scratch, unit.panel, units.share(), scores);
     move_bases(unit.keys, scratch, unit.panel, scores, g.plain, c, unit.factor);
     const float* const bases = near_bases(unit.keys, scratch.max + unit.panel * kPanel, scores, c);

@@ -20,10 +20,13 @@ struct ScoreTile {
   int marks_stride = 0;
 };
 
-// Scores of one panel: a row for each key, kPanel queries wide.
+// Scores of one panel: a row for each key, kPanel queries wide; behind every 16 of them the next lie `half` further on.
 struct PanelScores {
   float* at;
-  int stride;
+  std::int64_t stride;
+  std::int64_t half = 16;
+
+  FATTN_INLINE float* row(int i, int lane) const { return at + i * stride + lane / 16 * half + lane % 16; }
 };
 
 // Rows of K and V that the next group of tiles will pack, fetched a few at a time while this one is multiplied: the
@@ -94,7 +97,7 @@ inline void modify_scores(const Geometry& g, const ScoreTile& tile, const Forwar
     const IntVec diagonal = count_from(tile.band.diagonal(tile.query + lane));
     Vec top = load(scratch.max_logit + lane);
     for (int i = 0; i < tile.keys; ++i) {
-      float* const at = scores.at + i * scores.stride + j * kLanes;
+      float* const at = scores.row(i, j * kLanes);
       const IntVec key = splat(tile.key + i);
       Vec x = load(at) * scale;
       const Vec logit = select(seen(tile, i * tile.marks_stride + lane, within(key, first, last)), x, top);
@@ -113,7 +116,7 @@ inline void mask_scores(const ScoreTile& tile, const ForwardScratch& scratch, in
     const int lane = panel * kPanel + j * kLanes;
     const IntVec first = load(scratch.first + lane), last = load(scratch.last + lane);
     for (int i = 0; i < tile.keys; ++i) {
-      float* const at = scores.at + i * scores.stride + j * kLanes;
+      float* const at = scores.row(i, j * kLanes);
       const MaskVec keep = seen(tile, i * tile.marks_stride + lane, within(splat(tile.key + i), first, last));
       store(at, select(keep, load(at), nothing));
     }

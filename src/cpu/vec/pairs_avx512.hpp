@@ -44,4 +44,17 @@ inline void store_rounded(std::uint16_t* p, const Vec (&row)[count]) {
   }
 }
 
+// Two rows of 32, rounded, one after the other to `first` and `second`, and their pairs to two halves of a panel, in
+// the order in which one instruction makes them: lane n holds query_of_lane(n).
+inline void store_rounded_pairs(std::uint16_t* first, std::uint16_t* second, const Vec (&a)[2], const Vec (&b)[2],
+                                std::uint16_t* pairs, std::int64_t half) {
+  const __m512bh a_both = _mm512_cvtne2ps_pbh(a[1].v, a[0].v), b_both = _mm512_cvtne2ps_pbh(b[1].v, b[0].v);
+  const auto a_bits = reinterpret_cast<const __m512i&>(a_both), b_bits = reinterpret_cast<const __m512i&>(b_both);
+  _mm512_storeu_si512(first, a_bits);
+  _mm512_storeu_si512(second, b_bits);
+  _mm512_storeu_si512(pairs, _mm512_unpacklo_epi16(a_bits, b_bits));
+  _mm512_storeu_si512(pairs + half, _mm512_unpackhi_epi16(a_bits, b_bits));
+}
+inline constexpr int query_of_lane(int lane) { return lane % 16 / 4 * 8 + lane / 16 * 4 + lane % 4; }
+
 }  // namespace fattn::host::FATTN_TARGET

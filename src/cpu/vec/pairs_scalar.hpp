@@ -36,4 +36,16 @@ inline void store_rounded(std::uint16_t* p, const Vec (&row)[count]) {
   for (int j = 0; j < count; ++j) p[j] = bf16_from_float(row[j].v);
 }
 
+// Two rows, rounded, and their pairs to two halves of a panel.
+template <int count>
+inline void store_rounded_pairs(std::uint16_t* first, std::uint16_t* second, const Vec (&a)[count],
+                                const Vec (&b)[count], std::uint16_t* pairs, std::int64_t half) {
+  for (int j = 0; j < count; ++j) {
+    std::uint16_t* const to = pairs + 2 * j / count * half + 2 * j % count;
+    first[j] = to[0] = bf16_from_float(a[j].v);
+    second[j] = to[1] = bf16_from_float(b[j].v);
+  }
+}
+inline constexpr int query_of_lane(int lane) { return lane; }
+
 }  // namespace fattn::host::FATTN_TARGET
