@@ -59,9 +59,22 @@ struct ForwardCompute {
     ptx::named_barrier_arrive(turn(warpgroup + 1 == tile.compute_warpgroups() ? 0 : warpgroup + 1), 256);
   }
 
+  // Steps before the shortest walk's first are nobody's turn. Their warps meet all the same: a barrier on one side of a
+  // branch only makes ptxas serialise the products.
+  __device__ __forceinline__ static bool in_turn(const Item& item, int j) {
+    return !tile.own_tiles || j + 2 <= item.common_end;
+  }
+
+  __device__ __forceinline__ const Item& own_item() const {
+    if constexpr (tile.own_tiles)
+      return memory.own[slot][warpgroup];
+    else
+      return memory.items[slot];
+  }
+
   __device__ __forceinline__ Item next_item() {
     ptx::mbarrier_wait(Shared::query_barrier(shared, warpgroup), Shared::parity(slot));
-    const Item item = memory.items[slot];
+    const Item item = own_item();
     slot = slot + 1 == Shared::kItems ? 0 : slot + 1;
     return item;
   }
@@ -223,6 +236,19 @@ struct ForwardCompute {
 
   __device__ __forceinline__ void release_keys() { arrive(k_ring.empty(k_ring.stage_before())); }
 
+  // Lets the tiles go that others walk before this warpgroup's first.
+  template <class Ring>
+  __device__ __forceinline__ void skip(const Item& item, Ring& ring) {
+    if constexpr (tile.own_tiles) {
+#pragma unroll 1
+      for (int i = 0; i < item.skipped; i++) {
+        ring.wait_full();
+        arrive(ring.empty(ring.stage()));
+        ring.advance();
+      }
+    }
+  }
+
   // Called with the turn taken, so all four warps are done with the softmax of the last tile, j. If a weight of it
   // was 2^100 or more, does that tile again with its true maxima. Then lets the key tile go. `again` restores
   // the scores that were already on their way.
@@ -278,6 +304,7 @@ struct ForwardCompute {
   // The same with its scores, on its own: before a block's first item, or where the next item's queries come late.
   __device__ __forceinline__ void first(const Item& item) {
     load_queries(item);
+    skip(item, k_ring);
     k_ring.wait_full();
     ptx::pin(scores);
     ptx::wgmma_fence();
@@ -308,7 +335,10 @@ struct ForwardCompute {
   template <Part part>
   __device__ __forceinline__ void step(const Item& item, int j) {
     k_ring.wait_full();
-    wait_turn();
+    if (in_turn(item, j))
+      wait_turn();
+    else
+      store.meet();
     ptx::pin(output), ptx::pin(scores), ptx::pin(weights);
     ptx::wgmma_fence();
     issue_scores(k_ring.stage());
@@ -320,7 +350,7 @@ struct ForwardCompute {
     }
     v_ring.wait_full();
     issue_output(item, j + 1, j + 2 != item.tiles.end);
-    pass_turn();
+    if (in_turn(item, j)) pass_turn();
     ptx::wgmma_wait<1>();
     ptx::pin(scores);
     k_ring.advance();
@@ -431,6 +461,7 @@ struct ForwardCompute {
     if (item.none()) return;
     first(item);
     while (true) {
+      skip(item, v_ring);
       int j = item.tiles.end - 2;
       if constexpr (tile.stale_reference()) {
         for (; j >= item.tiles.plain_end; j--) step<Part::right>(item, j);

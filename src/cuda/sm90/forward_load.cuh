@@ -24,6 +24,21 @@ struct ForwardFind {
   std::uint32_t shared;
   tile::RingPosition<1> item_ring{shared + static_cast<std::uint32_t>(offsetof(Shared, item_barriers))};
 
+  // As each warpgroup walks the item: without the last tiles if its rows do not see them.
+  __device__ __forceinline__ void own_items(const Item& item) {
+    const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+#pragma unroll 1
+    for (int w = 0; w < tile.compute_warpgroups(); w++) {
+      Item& own = memory.own[item.slot][w];
+      own = item;
+      const int first = item.row + 64 * w;
+      if (first < params.source.seqlen_q)
+        own.tiles = own_walk(mask, max_of(first, 0), min_of(first + 64, params.source.seqlen_q), tile.n, item.tiles);
+      own.skipped = item.tiles.end - own.tiles.end;
+      own.common_end = memory.own[item.slot][0].tiles.end;
+    }
+  }
+
   __device__ __forceinline__ void run() {
     ItemQueue queue{item_count(params.source, params.schedule, tile.m), params.schedule.queued, params.counters};
     for (int slot = 0;; slot = slot + 1 == Shared::kItems ? 0 : slot + 1) {
@@ -32,6 +47,7 @@ struct ForwardFind {
       typename Traits::Source::Place place{};
       if (!queue.done()) item = find_item(params.source, params, place, queue.index, tile.m, tile.n);
       item.slot = slot;
+      if constexpr (tile.own_tiles) own_items(item);
       memory.items[slot] = item;
       memory.places[slot] = place;
       ptx::mbarrier_arrive(item_ring.full());

@@ -28,13 +28,10 @@ struct Split {
   int count;
 };
 
-// `mask` is bound to a sequence, with one interval of keys per query whose ends grow with the query.
+// The walk over tiles [begin, end), at least one; those that the queries look at are in `range`.
 template <class BoundMask>
-FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_end, int tile, Split split = {0, 1}) {
-  const TileRange range = mask.tiles(query_begin, query_end, tile);
-  const int part = ceil_div(range.end - range.begin, split.count);
-  const int end = range.end - split.index * part, begin = max_of(range.begin, end - part);
-  if (begin >= end) return TileWalk::nothing();
+FATTN_HD TileWalk walk_between(const BoundMask& mask, int query_begin, int query_end, int tile, TileRange range,
+                               int begin, int end) {
   const int interior_begin = min_of(max_of(range.interior_begin, begin), end);
   const int interior_end = max_of(min_of(range.interior_end, end), interior_begin);
   // The keys that every row sees. After the tile of the last of them each row has met a key.
@@ -46,6 +43,25 @@ FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_e
   return {begin, interior_begin, plain_end, end, first_masked};
 }
 
+// `mask` is bound to a sequence, with one interval of keys per query whose ends grow with the query.
+template <class BoundMask>
+FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_end, int tile, Split split = {0, 1}) {
+  const TileRange range = mask.tiles(query_begin, query_end, tile);
+  const int part = ceil_div(range.end - range.begin, split.count);
+  const int end = range.end - split.index * part, begin = max_of(range.begin, end - part);
+  if (begin >= end) return TileWalk::nothing();
+  return walk_between(mask, query_begin, query_end, tile, range, begin, end);
+}
+
+// The part of an item's walk that some of its rows need: it ends where they see no more keys. No rows: one tile.
+template <class BoundMask>
+FATTN_HD TileWalk own_walk(const BoundMask& mask, int query_begin, int query_end, int tile, const TileWalk& all) {
+  if (all.sees_nothing()) return all;
+  const TileRange range = query_begin < query_end ? mask.tiles(query_begin, query_end, tile) : TileRange{0, 0, 0, 0};
+  const int end = min_of(max_of(range.end, all.begin + 1), all.end);
+  return walk_between(mask, query_begin, query_end, tile, range, all.begin, end);
+}
+
 // One item: `m` query rows of one head of one sequence, all their keys.
 struct Item {
   int row;   // first query row; a head's first tile may begin before row 0, by whole warpgroups
@@ -53,6 +69,10 @@ struct Item {
   int batch;
   int slot;  // of shared memory, where the rest is said
   TileWalk tiles;
+  // Where warpgroups walk tiles of their own: how many of the item's this one leaves out, and where the first's walk
+  // ends, which is the shortest. From there on products are issued in turn.
+  int skipped;
+  int common_end;
 
   FATTN_HD bool none() const { return head < 0; }
 };
