@@ -71,6 +71,34 @@ TEST(Sm90Walk, MeetsEveryPairAndMasksWhatItMust) {
   }
 }
 
+TEST(Sm90Walk, OfSomeRowsEndsWithTheirKeys) {
+  verify::Random random(3);
+  for (int round = 0; round < 400; ++round) {
+    const Band band = random_band(random);
+    const int n = static_cast<int>(random.between(1, 16)) * 16;
+    for (int begin = -64; begin < band.seqlen_q; begin += 128) {
+      const TileWalk all = walk_tiles(band, std::max(begin, 0), std::min(begin + 128, band.seqlen_q), n);
+      int end_before = 0;
+      for (int first = begin; first < std::min(begin + 128, band.seqlen_q); first += 64) {
+        const int from = std::max(first, 0), to = std::min(first + 64, band.seqlen_q);
+        const TileWalk walk = own_walk(band, from, to, n, all, end_before);
+        ASSERT_EQ(walk.begin, all.begin) << "all let go of the same last tile";
+        ASSERT_LT(walk.begin, walk.end);
+        ASSERT_LE(walk.end, all.end);
+        ASSERT_LE(end_before, walk.end) << "the first rows' walk is the shortest";
+        end_before = walk.end;
+        for (int query = from; query < to; ++query) {
+          const Interval keys = band.visible(query);
+          if (keys.begin < keys.end) ASSERT_LE(keys.end, walk.end * n);
+          if (walk.plain_begin == walk.plain_end) continue;
+          ASSERT_LE(keys.begin, walk.plain_begin * n) << "a plain tile needs a mask";
+          ASSERT_GE(keys.end, walk.plain_end * n) << "a plain tile needs a mask";
+        }
+      }
+    }
+  }
+}
+
 TEST(Sm90Walk, CausalIsPlainAfterTheDiagonalTile) {
   const Band band = Band::of({.right = 0}, 1024, 1024);
   const TileWalk walk = walk_tiles(band, 512, 640, 128);

@@ -27,15 +27,17 @@ struct ForwardFind {
   // As each warpgroup walks the item: without the last tiles if its rows do not see them.
   __device__ __forceinline__ void own_items(const Item& item) {
     const auto mask = params.mask.bind(params.source.seqlen_q, params.source.seqlen_k);
+    int common_end = item.tiles.end, end_before = 0;
 #pragma unroll 1
     for (int w = 0; w < tile.compute_warpgroups(); w++) {
-      Item& own = memory.own[item.slot][w];
-      own = item;
-      const int first = item.row + 64 * w;
-      if (first < params.source.seqlen_q)
-        own.tiles = own_walk(mask, max_of(first, 0), min_of(first + 64, params.source.seqlen_q), tile.n, item.tiles);
-      own.skipped = item.tiles.end - own.tiles.end;
-      own.common_end = memory.own[item.slot][0].tiles.end;
+      Item own = item;
+      const int first = item.row + 64 * w, last = min_of(first + 64, params.source.seqlen_q);
+      if (first < last) own.tiles = own_walk(mask, max_of(first, 0), last, tile.n, item.tiles, end_before);
+      end_before = own.tiles.end;
+      if (w == 0) common_end = end_before;
+      own.skipped = item.tiles.end - end_before;
+      own.common_end = common_end;
+      memory.own[item.slot][w] = own;
     }
   }
 
