@@ -53,14 +53,14 @@ FATTN_HD TileWalk walk_tiles(const BoundMask& mask, int query_begin, int query_e
   return walk_between(mask, query_begin, query_end, tile, range, begin, end);
 }
 
-// The part of an item's walk that some of its rows need: it ends where they see no more keys, but not before
-// `end_before`, where the walk of the rows before them does.
+// An item's walk as some of its rows take it: without the last tile if they do not see it, unless the rows before them,
+// whose walk ends at `end_before`, take it. Never without more: the loader is not so far ahead.
 template <class BoundMask>
 FATTN_HD TileWalk own_walk(const BoundMask& mask, int query_begin, int query_end, int tile, const TileWalk& all,
                            int end_before) {
   if (all.sees_nothing()) return all;
   const TileRange range = query_begin < query_end ? mask.tiles(query_begin, query_end, tile) : TileRange{0, 0, 0, 0};
-  const int end = min_of(max_of(range.end, max_of(end_before, all.begin + 1)), all.end);
+  const int end = min_of(max_of(max_of(range.end, end_before), max_of(all.end - 1, all.begin + 1)), all.end);
   return walk_between(mask, query_begin, query_end, tile, range, all.begin, end);
 }
 
