@@ -78,24 +78,45 @@ def read_sass(text):
     return functions
 
 
-def arrivals_before_loads(text):
-    """{mangled name: arrivals behind an LDSM whose scoreboard no instruction between has waited for}, in the order of the
-    text. The second half of an instruction says, from bit 41: stall, yield, scoreboard to set, to free, mask to wait."""
-    found, instruction, name, pending = {}, None, "", {}
+def read_controls(text):
+    """{mangled name: {address: control bits}}. The second half of an instruction says, from bit 41: stall, yield, scoreboard
+    to set, scoreboard to free, mask of those to wait for."""
+    functions, controls, address = {}, {}, None
     for line in text.splitlines():
-        if function := FUNCTION.search(line):
-            name, pending = function.group(1), {}
-        elif match := INSTRUCTION.search(line):
-            instruction = match
-        elif instruction and (half := ENCODING.search(line)):
-            address, opcode = instruction.group(1), instruction.group(3)
-            control = int(half.group(1), 16) >> 41
-            pending = {board: at for board, at in pending.items() if not control >> (11 + board) & 1}
-            if opcode.startswith("SYNCS.ARRIVE") and pending:
-                found.setdefault(name, []).append(f"0x{address} behind 0x{max(pending.values())}")
-            if opcode.startswith("LDSM") and (board := control >> 5 & 7) != 7:
-                pending[board] = address
-            instruction = None
+        if found := FUNCTION.search(line):
+            controls = functions.setdefault(found.group(1), {})
+        elif found := INSTRUCTION.search(line):
+            address = int(found.group(1), 16)
+        elif address is not None and (half := ENCODING.search(line)):
+            controls[address] = int(half.group(1), 16) >> 41
+            address = None
+    return functions
+
+
+def arrivals_before_loads(text):
+    """{mangled name: arrivals that some path reaches behind an LDSM whose scoreboard nothing on it has waited for}."""
+    found, controls = {}, read_controls(text)
+    for name, code in read_sass(text).items():
+        blocks = blocks_of(code)
+        pending_at = dict.fromkeys(blocks, frozenset())  # (scoreboard, LDSM) on some path to the block
+        places, work = set(), sorted(blocks)
+        while work:
+            leader = work.pop(0)
+            pending = pending_at[leader]
+            instructions, successors = blocks[leader]
+            for address, opcode, *_ in instructions:
+                control = controls[name].get(address, 0)
+                pending = frozenset(load for load in pending if not control >> (11 + load[0]) & 1)
+                if opcode.startswith("SYNCS.ARRIVE") and pending:
+                    places.add((address, max(at for _, at in pending)))
+                if opcode.startswith("LDSM") and (board := control >> 5 & 7) != 7:
+                    pending |= {(board, address)}
+            for successor in successors:
+                if not pending <= pending_at[successor]:
+                    pending_at[successor] |= pending
+                    work.append(successor)
+        if places:
+            found[name] = [f"0x{arrival:04x} behind 0x{load:04x}" for arrival, load in sorted(places)]
     return found
 
 

@@ -99,6 +99,15 @@ class Arrivals(unittest.TestCase):
     def test_behind_a_wait(self):
         self.assertEqual(self.places(*self.LOADS, ("WARPGROUP.ARRIVE", 7, 3), self.ARRIVAL), [])
 
+    def test_a_wait_on_a_path_not_taken(self):
+        over = self.places(*self.LOADS, ("@!P0 BRA 0x40", 7, 0), ("LOP3.LUT R200, R200, R224, RZ, 0x78, !PT", 7, 3),
+                           self.ARRIVAL)
+        self.assertEqual(over, ["0x0040 behind 0x0010"])
+
+    def test_a_load_of_the_turn_before(self):
+        loop = self.places(self.ARRIVAL, *self.LOADS, ("WARPGROUP.ARRIVE", 7, 1), ("@P0 BRA 0x0", 7, 0))
+        self.assertEqual(loop, ["0x0000 behind 0x0010"])
+
     def test_before_loads(self):
         self.assertEqual(self.places(self.ARRIVAL, *self.LOADS), [])
 

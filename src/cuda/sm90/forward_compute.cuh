@@ -126,10 +126,16 @@ struct ForwardCompute {
 
   __device__ __forceinline__ void release_queries() { arrive(Shared::query_barrier(shared, warpgroup) + 8); }
 
-  // Behind a wgmma_fence(), which waits for the registers. Not before: an arrival overtakes loads that are only begun,
-  // and where the other warpgroup's stores held them up they found the next item's queries (seen at d 192).
+  // The arrival's address is made from every load's registers, so it waits for them. Program order is not enough, nor a
+  // wgmma_fence() before it: ptxas puts the arrival first, it overtakes loads that are only begun, and they find the next
+  // item's queries (seen at d 192 and, once in 150 runs, at d 128).
   __device__ __forceinline__ void queries_are_loaded() {
-    if constexpr (tile.q_registers) release_queries();
+    if constexpr (tile.q_registers) {
+      std::uint32_t loaded = 0;
+#pragma unroll
+      for (int load = 0; load < tile.d / 16; load++) loaded |= queries[4 * load];
+      arrive(Shared::query_barrier(shared, warpgroup) + 8 + (loaded & params.score.zero));
+    }
   }
 
   __device__ __forceinline__ void issue_scores(int stage) {

@@ -83,8 +83,8 @@ constexpr ForwardTile forward_tile(DType dtype, int d, int dv, TileFor length = 
   }
   tile.n = 80;
   if (d == 192 && dv == 192) return tile;
-  // causal 375 / 559 / 654 / 733 / 778 / 797 TFLOP/s from 512 to 16k keys, where 80 keys and walks in common have 363 /
-  // 538 / 639 / 724 / 774 / 796; full 627 / 733 / 784 / 814 / 828 / 836 and 618 / 736 / 784 / 808 / 827 / 837
+  // causal 375 / 557 / 658 / 739 / 781 / 803 TFLOP/s from 512 to 16k keys, where 80 keys and walks in common have 364 /
+  // 537 / 645 / 729 / 778 / 801; full 625 / 739 / 791 / 817 / 830 / 830 and 619 / 742 / 791 / 812 / 828 / 834
   tile.n = 64;
   tile.k_stages = 2;
   tile.q_registers = false;

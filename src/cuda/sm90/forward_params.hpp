@@ -20,6 +20,7 @@ struct IdentityScore {
   int change_queries;       // 0: the queries stay as they are
   std::uint32_t query_and;  // on pairs of 16-bit queries
   std::uint32_t query_xor;
+  std::uint32_t zero;  // 0, which the compiler does not know
 };
 
 // One runtime family: softcap, then ALiBi, and the largest score before them (docs/numerics.md, "Scores").

@@ -37,11 +37,12 @@ std::string decline_options(const ForwardRow& row, const Problem& problem) {
 
 IdentityScore score_of(double scale) {
   if (std::abs(scale) * kLog2eDouble < FLT_MIN)
-    return {.scale_log2 = 1.f, .change_queries = 1, .query_and = 0, .query_xor = 0};
+    return {.scale_log2 = 1.f, .change_queries = 1, .query_and = 0, .query_xor = 0, .zero = 0};
   return {.scale_log2 = static_cast<float>(std::abs(scale) * kLog2eDouble),
           .change_queries = scale < 0,
           .query_and = ~0u,
-          .query_xor = scale < 0 ? 0x80008000u : 0u};
+          .query_xor = scale < 0 ? 0x80008000u : 0u,
+          .zero = 0};
 }
 
 std::int64_t items_of(const Problem& problem, int m) {
