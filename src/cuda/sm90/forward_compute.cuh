@@ -126,9 +126,8 @@ struct ForwardCompute {
 
   __device__ __forceinline__ void release_queries() { arrive(Shared::query_barrier(shared, warpgroup) + 8); }
 
-  // The arrival's address is made from every load's registers, so it waits for them. Program order is not enough, nor a
-  // wgmma_fence() before it: ptxas puts the arrival first, it overtakes loads that are only begun, and they find the next
-  // item's queries (seen at d 192 and, once in 150 runs, at d 128).
+  // The arrival takes its address from every load's registers, so it waits for them. Program order is not enough, nor a
+  // wgmma_fence(): ptxas puts the arrival before it, where it overtakes loads that are only begun.
   __device__ __forceinline__ void queries_are_loaded() {
     if constexpr (tile.q_registers) {
       std::uint32_t loaded = 0;
