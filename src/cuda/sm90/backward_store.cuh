@@ -43,33 +43,23 @@ struct BackwardAdd {
   int part;
 
   __device__ __forceinline__ void run() const {
-    int round = 0;
-#pragma unroll 1
-    for (BackwardItemReader<Shared> items{memory};;) {
-      const BackwardItem& item = items.wait();
-      if (item.key < 0) return;
-      const int end = round + (item.queries.end - item.queries.begin) * params.source.heads_per_kv;
-      add_item(item, round, end);
-      round = end;
-      items.done();
-    }
+    each_query_tile(
+        params, memory,
+        [this](int round, const BackwardItem& item, const QueryWalk& walk) {
+          add(round, part_of<tile>(params.rows, item, walk) + part);
+        },
+        [](int) {});
   }
 
-  __device__ __forceinline__ void add_item(const BackwardItem& item, int begin, int end) const {
-    QueryWalk walk(item, params.source.heads_per_kv);
-#pragma unroll 1
-    for (int round = begin; round < end; round++) {
-      const int index = part_of<tile>(params.rows, item, walk) + part;
-      int* const turn = params.rows.turns + index;
-      const int early = ptx::load_relaxed(turn);  // the answer takes a while
-      ptx::mbarrier_wait(ptx::shared_address(&memory.dq_full[part]), round & 1);
-      const bool first = claim(turn, early);
-      add_part<tile>(params.rows, memory, index, part, first);
-      if (first) {
-        ptx::tma_store_wait<0>();
-        ptx::store_release(turn, 1);
-      }
-      walk.advance();
+  __device__ __forceinline__ void add(int round, int index) const {
+    int* const turn = params.rows.turns + index;
+    const int early = ptx::load_relaxed(turn);  // the answer takes a while
+    ptx::mbarrier_wait(ptx::shared_address(&memory.dq_full[part]), round & 1);
+    const bool first = claim(turn, early);
+    add_part<tile>(params.rows, memory, index, part, first);
+    if (first) {
+      ptx::tma_store_wait<0>();
+      ptx::store_release(turn, 1);
     }
   }
 
