@@ -39,13 +39,15 @@ class DeviceGuard {
 };
 
 // How a kernel is launched. Threads and blocks of a cluster must divide as CUDA asks; 1 block: no cluster. Early: its
-// blocks may start before the kernel before it has ended, and wait for that themselves (ptx/dependents.cuh).
+// blocks may start before the kernel before it has ended, and wait for that themselves (ptx/dependents.cuh). Together:
+// its blocks wait for each other, so that all have to run at the same time.
 struct LaunchConfig {
   dim3 grid{1, 1, 1};
   dim3 block{1, 1, 1};
   std::size_t shared_bytes = 0;
   dim3 cluster{1, 1, 1};
   bool early = false;
+  bool together = false;
 };
 
 // Loads a kernel on a device, at plan time, and allows it its dynamic shared memory. Loading later would allocate and
@@ -63,11 +65,12 @@ cudaFuncAttributes load_kernel(const Device& device, const char* name, void (*ke
   return attributes;
 }
 
-// The stream is not optional. The device must be current (DeviceGuard) and the kernel loaded (load_kernel).
+// The stream is not optional. The device must be current (DeviceGuard) and the kernel loaded (load_kernel). False: its
+// blocks cannot run together.
 template <class... Params, class... Args>
-void launch(const char* name, void (*kernel)(Params...), const LaunchConfig& config, cudaStream_t stream,
-            Args&&... args) {
-  cudaLaunchAttribute attributes[2];
+[[nodiscard]] bool try_launch(const char* name, void (*kernel)(Params...), const LaunchConfig& config,
+                              cudaStream_t stream, Args&&... args) {
+  cudaLaunchAttribute attributes[3];
   cudaLaunchConfig_t launch_config{};
   launch_config.gridDim = config.grid;
   launch_config.blockDim = config.block;
@@ -84,7 +87,25 @@ void launch(const char* name, void (*kernel)(Params...), const LaunchConfig& con
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   }
-  check(start_kernel<Params...>(launch_config, kernel, std::forward<Args>(args)...), "cudaLaunchKernel", name);
+  if (config.together) {
+    cudaLaunchAttribute& attribute = attributes[launch_config.numAttrs++];
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+  }
+  const cudaError_t error = start_kernel<Params...>(launch_config, kernel, std::forward<Args>(args)...);
+  if (config.together && error == cudaErrorCooperativeLaunchTooLarge) {
+    cudaGetLastError();
+    return false;
+  }
+  check(error, "cudaLaunchKernel", name);
+  return true;
+}
+
+template <class... Params, class... Args>
+void launch(const char* name, void (*kernel)(Params...), const LaunchConfig& config, cudaStream_t stream,
+            Args&&... args) {
+  if (!try_launch(name, kernel, config, stream, std::forward<Args>(args)...))
+    check(cudaErrorCooperativeLaunchTooLarge, "cudaLaunchKernel", name);
 }
 
 }  // namespace fattn::gpu

@@ -124,7 +124,10 @@ TEST(Sm90BackwardSchedule, EveryItemOnceAndTheFirstKeysFirst) {
                                     .heads = heads,
                                     .batch = batch,
                                     .direction = random.between(0, 1) ? 1 : -1,
-                                    .spread = 0};
+                                    .spread = 0,
+                                    .workers = 0,
+                                    .teams = 0,
+                                    .paired = 0};
     std::set<std::tuple<int, int, int>> seen;
     std::map<std::pair<int, int>, int> next;
     for (int index = 0; index < schedule.items; ++index) {
@@ -135,6 +138,87 @@ TEST(Sm90BackwardSchedule, EveryItemOnceAndTheFirstKeysFirst) {
       const int turn = next[{item.head, item.batch}]++;
       EXPECT_EQ(item.key_tile, turn) << "a block waits for one that starts after it";
     }
+  }
+}
+
+// Blocks of teams that all run: each takes its items in turn, and in a round adds one part of a step and the other part
+// of the step before when both have their turn. All end, every query tile has been visited by every key tile that it
+// sees, and no more.
+TEST(Sm90BackwardTeams, NobodyWaitsForever) {
+  verify::Random random(4);
+  for (int sample = 0; sample < 400; ++sample) {
+    const int m = random.between(0, 1) ? 128 : 64, n = random.between(0, 1) ? 128 : 64;
+    const int group = static_cast<int>(random.between(1, 2));
+    BandLimits limits;
+    const bool causal = random.between(0, 1);
+    if (causal) limits.right = static_cast<int>(random.between(0, 200));
+    const int seqlen_k = static_cast<int>(random.between(1, 1500));
+    const int seqlen_q = causal ? static_cast<int>(random.between(std::max(1, seqlen_k - 300), seqlen_k + 300))
+                                : static_cast<int>(random.between(1, 1500));
+    const Band band = Band::of(limits, seqlen_q, seqlen_k);
+    const int query_tiles = (seqlen_q + m - 1) / m, key_tiles = (seqlen_k + n - 1) / n;
+    BackwardSchedule schedule{};
+    schedule.heads = static_cast<int>(random.between(1, 3)), schedule.batch = static_cast<int>(random.between(1, 3));
+    schedule.key_tiles = key_tiles;
+    schedule.workers = static_cast<int>(random.between(1, key_tiles));
+    schedule.teams = static_cast<int>(random.between(1, 4));
+    schedule.paired = causal;
+    schedule.items = schedule.team_items();
+    const int heads = schedule.heads * schedule.batch;
+
+    using Visit = std::tuple<int, int, int, int, int>;  // of a part, a head of keys, of queries, and query tile
+    std::map<std::tuple<int, int>, int> items;          // of a head and key tile
+    std::map<Visit, int> turns, wanted;
+    struct Block {
+      int index;
+      BackwardItem item{};
+      std::vector<std::vector<Visit>> left;  // rounds, the next one last
+    };
+    std::vector<Block> blocks;
+    for (int i = 0; i < schedule.blocks(); ++i) blocks.push_back({.index = i, .item = {}, .left = {}});
+    const auto advance = [&](Block& block) {
+      while (block.left.empty()) {
+        if (block.index >= schedule.items) return false;
+        block.item = schedule.team_item(block.index, n);
+        block.index += schedule.blocks();
+        if (block.item.key < 0) continue;
+        ++items[{block.item.batch * schedule.heads + block.item.head, block.item.key_tile}];
+        block.item.queries = BackwardSchedule::query_tiles(band, block.item.key, m, n);
+        block.item.start = schedule.team_start(block.item);
+        QueryWalk walk(block.item, group);
+        const int steps = (block.item.queries.end - block.item.queries.begin) * group;
+        if (steps == 0) continue;
+        block.left.resize(steps + 1);
+        for (int i = 0; i < steps; ++i, walk.advance()) {
+          for (int part = 0; part < 2; part++) {
+            const Visit visit{part, block.item.batch, block.item.head, walk.head, walk.tile};
+            block.left[steps - i - (part == 0 ? 1 : 0)].push_back(visit);
+            ++wanted[visit];
+          }
+        }
+      }
+      for (const Visit& visit : block.left.back()) {
+        const int tile = std::get<4>(visit);
+        const TileRange seen = band.tiles(tile * m, std::min(tile * m + m, seqlen_q), n);
+        if (turns[visit] != TeamTurns(schedule, block.item).at(tile, seen)) return false;
+      }
+      for (const Visit& visit : block.left.back()) ++turns[visit];
+      block.left.pop_back();
+      return true;
+    };
+    // As in_teams() asks: every key tile sees the last query tile.
+    bool suits = true;
+    for (int key_tile = 0; key_tile < key_tiles; ++key_tile)
+      suits &= BackwardSchedule::query_tiles(band, key_tile * n, m, n).end == query_tiles;
+    if (!suits || BackwardSchedule::query_tiles(band, 0, m, n).begin != 0) continue;
+    for (bool some = true; some;) {
+      some = false;
+      for (Block& block : blocks) some |= advance(block);
+    }
+    ASSERT_EQ(turns, wanted) << "sample " << sample;
+    ASSERT_EQ(items.size(), static_cast<std::size_t>(heads * key_tiles));
+    for (const auto& [item, times] : items) ASSERT_EQ(times, 1);
+    for (const Block& block : blocks) ASSERT_TRUE(block.left.empty());
   }
 }
 
@@ -213,6 +297,24 @@ TEST(Sm90BackwardPlan, CopiesDoutOnlyWhereItMust) {
   EXPECT_TRUE(copies({.batch = 300 * 1028, .seqlen = 1028, .head = 128}));
 }
 
+// Blocks that take turns with wide heads share heads in teams where every key tile sees the last query tile, and lag
+// two query tiles behind each other.
+TEST(Sm90BackwardPlan, TeamsWhereHeadsAreWide) {
+  const BackwardRow wide{DType::bf16, backward_tile(DType::bf16, 256, 256), 0, false, false};
+  const auto schedule = [&](const char* text) { return plan_backward(wide, parse_problem(text), h200()).schedule; };
+  const BackwardSchedule full = schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 deterministic");
+  EXPECT_EQ(full.workers, 32);
+  EXPECT_EQ(full.teams, 4);
+  EXPECT_FALSE(full.paired);
+  const BackwardSchedule causal = schedule("bwd b2 hq8 hk8 sq8192 sk8192 d256 bf16 causal deterministic");
+  EXPECT_EQ(causal.workers, 64);
+  EXPECT_TRUE(causal.paired);
+  EXPECT_EQ(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16").workers, 0) << "in any order";
+  EXPECT_EQ(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 deterministic batch_invariant").workers, 0);
+  EXPECT_EQ(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 window=300,100 deterministic").workers, 0);
+  EXPECT_EQ(schedule("bwd b1 hq1 hk1 sq4096 sk64 d256 bf16 deterministic").workers, 0) << "one key tile";
+}
+
 TEST(Sm90BackwardPlan, SectionsShareTheCache) {
   Problem problem = parse_problem("bwd b1 hq64 hk8 sq1024 sk1024 d128 bf16 causal");
   const auto section = [&] { return plan_backward(kPlanned, problem, h200()).schedule.section_heads; };
@@ -221,7 +323,8 @@ TEST(Sm90BackwardPlan, SectionsShareTheCache) {
   problem.mask = full();
   EXPECT_EQ(section(), 1) << "equal items: one head after the other";
   problem.deterministic = true;
-  EXPECT_GT(section(), 1) << "blocks that take turns should not start with one another";
+  EXPECT_GT(plan_backward(kPlanned, problem, h200()).alone.section_heads, 1)
+      << "blocks that take turns should not start with one another";
   problem.seqlen_k = 0;
   EXPECT_EQ(section(), 1);
 }

@@ -39,6 +39,7 @@ __device__ __forceinline__ void init_barriers(Shared& memory) {
     for (std::uint64_t& barrier : memory.ds_full) init(barrier, 4);
     for (std::uint64_t& barrier : memory.turn_full) init(barrier, 1);
     for (std::uint64_t& barrier : memory.turn_done) init(barrier, 4);
+    for (std::uint64_t& barrier : memory.turn_empty) init(barrier, 1);
     init(memory.weights_full, 4), init(memory.weights_empty, 4);
   } else {
     for (std::uint64_t& barrier : memory.ds_full) init(barrier, warps);
@@ -74,7 +75,14 @@ __global__ void __launch_bounds__(Traits::tile.threads(), 1)
     } else if (warp == 3) {
       BackwardItems<Traits>{params, memory}.run();
     } else if constexpr (tile.wide) {
-      BackwardTurns<Traits>{params, memory, warp - 1}.run();
+      if (!params.rows.in_turn) {
+        each_query_tile(
+            params, memory, [](int, const BackwardItem&, const QueryWalk&) {}, [](int) {});
+      } else if (warp == 1) {
+        BackwardTakeTurns<Traits>{params, memory}.run();
+      } else {
+        BackwardPassBothTurns<Traits>{params, memory}.run();
+      }
     } else if (!params.rows.in_turn) {
       BackwardAdd<Traits>{params, memory, warp - 1}.run();
     } else if (warp == 1) {

@@ -132,8 +132,11 @@ struct BackwardWideShared {
   std::uint64_t dout_full[tile.stages];  // with row_delta
   std::uint64_t dout_empty[tile.stages];
   std::uint64_t ds_full[2];
-  std::uint64_t turn_full[2];  // of each computing warpgroup: it may add dQ of the step
-  std::uint64_t turn_done[2];  // it has
+  std::uint64_t turn_full[2];   // of each computing warpgroup: it may add dQ of the step
+  std::uint64_t turn_done[2];   // it has
+  std::uint64_t turn_empty[2];  // and that has been seen
+  int turn_number[2];           // of the turn
+  TeamTurns turns[2];           // of each item, in teams
   std::uint64_t weights_full;
   std::uint64_t weights_empty;
 };

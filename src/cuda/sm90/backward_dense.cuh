@@ -15,10 +15,13 @@ __device__ __forceinline__ auto bound_mask(const DenseTensors& source, const Mas
 template <BackwardTile tile, class Params>
 __device__ __forceinline__ BackwardItem find_item(const DenseTensors& source, const Params& params,
                                                   const DenseTensors::Place& place, int index) {
-  BackwardItem item = params.schedule.item(index, tile.n);
+  const BackwardSchedule& schedule = params.schedule;
+  const bool team = tile.wide && schedule.workers > 0;
+  BackwardItem item = team ? schedule.team_item(index, tile.n) : schedule.item(index, tile.n);
+  if (team && item.key < 0) return item;
   item.first_tile = item.batch * params.rows.heads_q * params.rows.query_tiles;
   item.queries = BackwardSchedule::query_tiles(bound_mask(source, params.mask, place), item.key, tile.m, tile.n);
-  item.start = params.schedule.start(item);
+  item.start = team ? schedule.team_start(item) : schedule.start(item);
   return item;
 }
 

@@ -9,7 +9,8 @@ namespace fattn::gpu::sm90 {
 
 // The thread that hands a block its items one after the other. It asks for the next when all of an item is loaded:
 // early enough that nobody waits, late enough that the last items go to the blocks that are free. Tickets number the
-// items in the order in which they are begun: blocks that take turns never wait for one that has a larger number.
+// items in the order in which they are begun: blocks that take turns never wait for one that has a larger number. In
+// teams each block has items of its own.
 template <class Traits>
 struct BackwardItems {
   static constexpr BackwardTile tile = Traits::tile;
@@ -19,17 +20,20 @@ struct BackwardItems {
   Shared& memory;
 
   __device__ __forceinline__ void run() const {
+    int own = blockIdx.x;
 #pragma unroll 1
     for (int n = 0;; n++) {
       const int slot = n & 1;
       ptx::mbarrier_wait(ptx::shared_address(&memory.items.empty[slot]), (n / 2 & 1) ^ 1);
       if (n > 0) ptx::mbarrier_wait(ptx::shared_address(&memory.items.wanted), (n - 1) & 1);
       const int items = params.schedule.items;
-      const int ticket = atomicAdd(params.rows.ticket, 1);
-      if (ticket < items) {
-        publish(ticket, slot);
+      memory.item[slot].key = -1;
+      if (tile.wide && !Traits::Source::kVarlen && params.schedule.workers > 0) {
+        for (; own < items && memory.item[slot].key < 0; own += gridDim.x) publish(own, slot);
+        if constexpr (tile.wide) memory.turns[slot] = TeamTurns(params.schedule, memory.item[slot]);
       } else {
-        memory.item[slot].key = -1;
+        const int ticket = atomicAdd(params.rows.ticket, 1);
+        if (ticket < items) publish(ticket, slot);
       }
       ptx::mbarrier_arrive(ptx::shared_address(&memory.items.full[slot]));
       if (memory.item[slot].key < 0) return;

@@ -83,11 +83,16 @@ struct BackwardLaunch {
         if (run.problem.score.alibi != Alibi::none) params.score.slopes = run.buffers.alibi_slopes;
       params.schedule = plan.schedule;
       params.rows = rows.rows;
-      const LaunchConfig config{.grid = dim3(static_cast<unsigned>(run.launch.shape.grid)),
-                                .block = dim3(tile.threads()),
-                                .shared_bytes = row.shared_bytes,
-                                .early = true};
-      launch("sm90 backward", backward<Traits>, config, stream, params);
+      LaunchConfig config{.grid = dim3(static_cast<unsigned>(run.launch.shape.grid)),
+                          .block = dim3(tile.threads()),
+                          .shared_bytes = row.shared_bytes,
+                          .early = plan.schedule.workers == 0,
+                          .together = plan.schedule.workers > 0};
+      if (!try_launch("sm90 backward", backward<Traits>, config, stream, params)) {
+        params.schedule = plan.alone;
+        config.early = true, config.together = false;
+        launch("sm90 backward", backward<Traits>, config, stream, params);
+      }
     }
     launch("sm90 backward dQ", finish_rows, blocks(padded / 64 * heads * rows.batch, kRowThreads, true), stream, rows);
     if (rows.dsink != nullptr) launch("sm90 backward dSink", sum_sinks, blocks(heads, kSinkThreads), stream, rows);

@@ -127,6 +127,45 @@ BackwardSchedule schedule_of(const BackwardRow& row, const Problem& problem, con
   return schedule;
 }
 
+// Teams for additions of wide heads in a fixed order, where every key tile sees the last query tile, so that workers
+// can follow each other; or none.
+BackwardSchedule in_teams(const BackwardRow& row, const Problem& problem, const Device& device,
+                          const BackwardSchedule& alone) {
+  const int m = row.tile.m, n = row.tile.n, blocks = static_cast<int>(device.sm_count);
+  if (!row.tile.wide || row.varlen || !problem.deterministic || alone.items < 2) return alone;
+  if (problem.batch_invariant) return alone;  // the order of a team depends on its size, and that on the batch
+  const Band band = band_of(problem);
+  const TileRange first = BackwardSchedule::query_tiles(band, 0, m, n);
+  const TileRange last = BackwardSchedule::query_tiles(band, (alone.key_tiles - 1) * n, m, n);
+  const int query_tiles = static_cast<int>((problem.seqlen_q + m - 1) / m);
+  if (first.begin != 0 || first.end != query_tiles || last.end != query_tiles) return alone;
+  if (std::int64_t{query_tiles + 1} * blocks >= kMostRows / 2) return alone;  // TeamTurns counts in 30 bits
+  const bool paired = last.begin > 0;
+  const int pairs = alone.heads * alone.batch, units = paired ? ceil_div(pairs, 2) : pairs;
+  // Time in items of a block. Those that wait for each other in the order of the key tiles lose by that: measured on an
+  // H200, as are the factors below (docs/sm90_backward.md).
+  double least = std::max(1., static_cast<double>(alone.items) / blocks) * 1.3;
+  BackwardSchedule best = alone;
+  for (int workers = 1; workers <= std::min(blocks, alone.key_tiles); workers++) {
+    BackwardSchedule next = alone;
+    next.workers = workers;
+    next.paired = paired;
+    next.teams = std::min(blocks / workers, units);
+    next.items = next.team_items();
+    double time = static_cast<double>(next.items) / next.blocks();
+    // Query tiles between one worker and the next: passing a turn on takes longer than a step.
+    const double apart =
+        paired ? static_cast<double>(next.rounds()) * n / m : static_cast<double>(query_tiles) / workers;
+    if (workers > 1 && apart < 2) time *= paired ? 1.1 : 1.2;
+    const double rows = static_cast<double>(next.teams) * (paired ? 2 : 1) * static_cast<double>(problem.seqlen_q);
+    time *= 1 + std::max(0., rows / section_rows(row, problem, device) - 1.25) / 5;
+    if (time >= least) continue;
+    least = time;
+    best = next;
+  }
+  return best;
+}
+
 // Where the first to add to a part of dQ writes instead, those after it wait for that.
 bool asks_turns(const BackwardRow& row, bool deterministic) { return deterministic || !row.tile.wide; }
 
@@ -190,7 +229,8 @@ BackwardPlan plan_backward(const BackwardRow& row, const Problem& problem, const
   BackwardPlan plan{};
   plan.limits = lower_band(problem.mask);
   plan.score = score_of(problem);
-  plan.schedule = schedule_of(row, problem, device);
+  plan.alone = schedule_of(row, problem, device);
+  plan.schedule = in_teams(row, problem, device, plan.alone);
   plan.query_tiles = static_cast<int>(query_tiles_of(row, problem));
   plan.capacity = problem.total_k ? static_cast<int>(key_tiles_of(row, problem)) : 0;
   plan.section_rows = section_rows(row, problem, device);
@@ -212,7 +252,8 @@ Launch launch_backward(const BackwardRow& row, const Problem& problem, const Dev
   auto plan = std::make_shared<const BackwardPlan>(plan_backward(row, problem, device));
   Launch launch;
   launch.shape = {.tile = fmt::format("{}x{}, {} stages", row.tile.m, row.tile.n, row.tile.stages),
-                  .grid = std::min<std::int64_t>(plan->schedule.items, device.sm_count),
+                  .grid = plan->schedule.workers > 0 ? plan->schedule.blocks()
+                                                     : std::min<std::int64_t>(plan->schedule.items, device.sm_count),
                   .threads = row.tile.threads(),
                   .shared_memory_bytes = static_cast<std::int64_t>(row.shared_bytes)};
   launch.workspace_bytes = plan->workspace.bytes;

@@ -40,6 +40,7 @@ struct BackwardPlan {
   BandLimits limits;
   ShapedScore score;
   BackwardSchedule schedule;
+  BackwardSchedule alone;  // where its blocks cannot run together, as teams must
   BackwardWorkspace workspace;
   int query_tiles;
   int keys_begin;  // keys that some query sees; none: begin == end
