@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <map>
 #include <set>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -297,18 +299,26 @@ TEST(Sm90BackwardPlan, CopiesDoutOnlyWhereItMust) {
   EXPECT_TRUE(copies({.batch = 300 * 1028, .seqlen = 1028, .head = 128}));
 }
 
-// Blocks that take turns with wide heads share heads in teams where every key tile sees the last query tile, and lag
-// two query tiles behind each other.
+// Blocks that take turns with wide heads share heads in teams where every key tile sees the last query tile, as many as
+// was fastest: two query tiles apart, where heads are short and key tiles get shorter a single one.
 TEST(Sm90BackwardPlan, TeamsWhereHeadsAreWide) {
   const BackwardRow wide{DType::bf16, backward_tile(DType::bf16, 256, 256), 0, false, false};
-  const auto schedule = [&](const char* text) { return plan_backward(wide, parse_problem(text), h200()).schedule; };
-  const BackwardSchedule full = schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 deterministic");
-  EXPECT_EQ(full.workers, 32);
-  EXPECT_EQ(full.teams, 4);
-  EXPECT_FALSE(full.paired);
-  const BackwardSchedule causal = schedule("bwd b2 hq8 hk8 sq8192 sk8192 d256 bf16 causal deterministic");
-  EXPECT_EQ(causal.workers, 64);
-  EXPECT_TRUE(causal.paired);
+  const auto schedule = [&](const std::string& text) {
+    return plan_backward(wide, parse_problem(text), h200()).schedule;
+  };
+  const auto workers = [&](int seqlen, const char* mask) {
+    return schedule(fmt::format("bwd b{} hq8 hk8 sq{} sk{} d256 bf16 {} deterministic", 16384 / seqlen, seqlen, seqlen,
+                                mask))
+        .workers;
+  };
+  const std::vector<int> lengths{512, 1024, 2048, 4096, 8192, 16384};
+  std::vector<int> full, causal;
+  for (const int seqlen : lengths) full.push_back(workers(seqlen, "")), causal.push_back(workers(seqlen, "causal"));
+  EXPECT_EQ(full, (std::vector<int>{4, 8, 16, 32, 64, 128}));
+  EXPECT_EQ(causal, (std::vector<int>{8, 16, 32, 32, 64, 128}));
+  EXPECT_FALSE(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 deterministic").paired);
+  EXPECT_EQ(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 deterministic").teams, 4);
+  EXPECT_TRUE(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 causal deterministic").paired);
   EXPECT_EQ(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16").workers, 0) << "in any order";
   EXPECT_EQ(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 deterministic batch_invariant").workers, 0);
   EXPECT_EQ(schedule("bwd b4 hq8 hk8 sq4096 sk4096 d256 bf16 window=300,100 deterministic").workers, 0);

@@ -142,6 +142,7 @@ BackwardSchedule in_teams(const BackwardRow& row, const Problem& problem, const 
   if (std::int64_t{query_tiles + 1} * blocks >= kMostRows / 2) return alone;  // TeamTurns counts in 30 bits
   const bool paired = last.begin > 0;
   const int pairs = alone.heads * alone.batch, units = paired ? ceil_div(pairs, 2) : pairs;
+  const double steps = static_cast<double>(query_tiles) * static_cast<double>(problem.heads_q) / alone.heads;
   // Time in items of a block. Those that wait for each other in the order of the key tiles lose by that: measured on an
   // H200, as are the factors below (docs/sm90_backward.md).
   double least = std::max(1., static_cast<double>(alone.items) / blocks) * 1.3;
@@ -153,12 +154,14 @@ BackwardSchedule in_teams(const BackwardRow& row, const Problem& problem, const 
     next.teams = std::min(blocks / workers, units);
     next.items = next.team_items();
     double time = static_cast<double>(next.items) / next.blocks();
-    // Query tiles between one worker and the next: passing a turn on takes longer than a step.
+    // Query tiles between one worker and the next: passing a turn on takes longer than a step. Workers that come back
+    // to a head wait at its beginning, for a step or two.
     const double apart =
         paired ? static_cast<double>(next.rounds()) * n / m : static_cast<double>(query_tiles) / workers;
-    if (workers > 1 && apart < 2) time *= paired ? 1.1 : 1.2;
-    const double rows = static_cast<double>(next.teams) * (paired ? 2 : 1) * static_cast<double>(problem.seqlen_q);
-    time *= 1 + std::max(0., rows / section_rows(row, problem, device) - 1.25) / 5;
+    if (workers > 1 && apart < 2) time *= paired ? 1.055 : 1.2;
+    if (paired && next.rounds() > 1) time *= 1 + 2 / steps;
+    const double rows = static_cast<double>(next.teams) * static_cast<double>(problem.seqlen_q);
+    time *= 1 + std::max(0., rows / section_rows(row, problem, device) - .75) / 2.5;
     if (time >= least) continue;
     least = time;
     best = next;
