@@ -389,7 +389,7 @@ TEST(CudaRun, ReplayReadsNewLengths) {
   }
 }
 
-// Element offsets beyond 2^31: rows of q and o lie 2^24 elements apart, and are too many for the rows that put heads side by side.
+// Element offsets beyond 2^31: rows of q and o lie 2^24 elements apart. Fewer would go to rows with heads side by side.
 TEST(CudaRun, OffsetsBeyond32Bits) {
   FATTN_NEEDS_GPU();
   for (const Plan& own : every_row()) {
