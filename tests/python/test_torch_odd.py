@@ -4,6 +4,7 @@
 import copy
 import os
 import pickle
+import signal
 
 import pytest
 import torch
@@ -175,14 +176,21 @@ def test_deterministic_and_threads(device):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_fork_after_use():
+@pytest.mark.parametrize("threads", [1, 2, 64])  # the workspace grows with them
+def test_a_fork_after_use(threads):
     q, k, v = (t.detach() for t in qkv(2, 200, 200, 4, 4, 64))
-    wanted = door.attention(q, k, v).numpy().tobytes()
-    for _ in range(2):
-        child = os.fork()
-        if child == 0:
-            os._exit(0 if door.attention(q, k, v).numpy().tobytes() == wanted else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        wanted = door.attention(q, k, v).numpy().tobytes()
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)  # ends a child that waits for a thread it does not have
+                os._exit(0 if door.attention(q, k, v).numpy().tobytes() == wanted else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name, text, options", [

@@ -3,6 +3,7 @@
 
 import threading
 
+import numpy as np
 import torch
 
 _ALIGNMENT = 256
@@ -24,6 +25,11 @@ class _OfThread(threading.local):
 _on_cpu = _OfThread()
 
 
+def _zeros_on_cpu(count):
+    # torch.zeros fills with the threads of OpenMP, which a forked child waits for and does not have.
+    return torch.from_numpy(np.zeros(count, np.uint8))
+
+
 def workspace(prepared, index, stream, keep):
     """(address, tensor) of zeroed memory for this run. Runs on one stream follow each other, as do those of one thread on
     the CPU, so they share; a graph that is being captured may be replayed beside others and gets its own. Compiled code
@@ -38,7 +44,8 @@ def workspace(prepared, index, stream, keep):
     found = kept.get(key)
     if found is None:
         count = prepared.workspace_bytes
-        memory = torch.zeros(count + _ALIGNMENT, dtype=torch.uint8, device="cpu" if index < 0 else f"cuda:{index}")
+        memory = _zeros_on_cpu(count + _ALIGNMENT) if index < 0 else torch.zeros(
+            count + _ALIGNMENT, dtype=torch.uint8, device=f"cuda:{index}")
         found = memory.data_ptr() + -memory.data_ptr() % _ALIGNMENT, memory
         if count <= _KEPT_BYTES:
             if len(kept) >= _KEPT_COUNT:
